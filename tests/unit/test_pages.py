@@ -259,6 +259,21 @@ def test_a_row_group_whose_dictionary_names_somebody_who_left_loses_the_name_too
     assert pq.read_table(made[0].path)["distanceFromObject"].to_pylist() == [0, *range(4, rows)]
 
 
+def test_a_dictionary_that_no_page_uses_goes(tmp_path: Path) -> None:
+    name, path = "step_trainer_trusted", tmp_path / "a.parquet"
+    # for a dictionary with a text twice, PyArrow writes an unused dictionary and plain values
+    devices = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 40, pa.int32()), pa.array(["one", "one"]))
+    table = table_of(name, [["leaves"] + ["stays"] * 79, list(range(80)), ["x"] * 80, list(range(80))], [False] * 4)
+    table = table.set_column(2, table.schema.field(2).with_type(devices.type), devices)
+    pq.write_table(table, path, compression="zstd", store_schema=False, use_dictionary=True)
+    chunk = pq.read_metadata(path).row_group(0).column(2)
+    assert (chunk.has_dictionary_page, "RLE_DICTIONARY" in chunk.encodings) == (True, False)
+    made, taken = rewritten(name, path, Leaving("customer_id", frozenset({"leaves"})), tmp_path / "new")
+    assert taken
+    assert pq.read_table(made[0].path)["serialNumber"].to_pylist() == ["one"] * 79
+    assert not pq.read_metadata(made[0].path).row_group(0).column(2).has_dictionary_page
+
+
 def test_a_row_group_without_bounds_leaves_its_file_without_them(tmp_path: Path) -> None:
     name, path, rows = "accelerometer_trusted", tmp_path / "a.parquet", 2048 * 3
     some = [1.0] * 2048 * 2 + [float("nan"), 9.0] * 1024  # DuckDB tells no bounds of a row group with this

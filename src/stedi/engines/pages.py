@@ -13,7 +13,6 @@ dictionaries lose the values that no kept row has, bounds are those of the kept 
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_int64
@@ -23,10 +22,13 @@ from pathlib import Path
 from stedi.engines import thrift
 from stedi.engines.parquet import (
     CHUNK,
+    DAMAGED,
     FOOTER,
     GROUP,
     MAGIC,
     META,
+    MOST_BYTES,
+    MOST_ROWS,
     PLAIN,
     RLE,
     Buffers,
@@ -53,12 +55,8 @@ from stedi.engines.thrift import I32, I64, LIST, STRUCT, TRUE, Struct
 from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
 from stedi.storage import durable, s3
 
-_MOST = 1 << 28
-"""The largest file, in bytes, that is rewritten here: it is held in memory."""
 _TIMES = 3
 """Memory for a file, as a multiple of its size: the file, the new file, and an uncompressed row group."""
-_MOST_ROWS = 1 << 24
-"""The largest number of rows in a row group."""
 _FORMS = {1: "<q", 2: "<d"}
 _TURNED = bytes([1, 0]).ljust(256, b"\0")
 _ASKED = bytes([1, 1, 0]).ljust(256, b"\1")
@@ -68,17 +66,6 @@ _LEFT_OUT = {META[name] for name in ("bloom", "bloom_size", "size")}
 """Metadata that a new file does not have: Bloom filters would still contain the values of removed rows."""
 _GREATEST = {1: True, 2: False, 5: True, 6: False}
 """The fields of statistics that hold a highest (True) or a lowest value (False)."""
-_OTHER = (
-    Unsupported,
-    thrift.Unreadable,
-    ArithmeticError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""The errors that an unexpected file may cause: its footer can hold any value of any type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +104,7 @@ def rewrite(
     """
     if library() is None or any(s3.is_remote(file.path) for file in files):
         return (), tuple(files)
-    most = min(_MOST, memory // _TIMES)
+    most = min(MOST_BYTES, memory // _TIMES)
     largest = max((file.bytes for file in files if file.bytes <= most), default=0)
     if not largest:
         return (), tuple(files)
@@ -131,7 +118,7 @@ def rewrite(
             return True
         try:
             return _file(file, columns, leaving, target)
-        except _OTHER:
+        except DAMAGED:
             target.unlink(missing_ok=True)
             return True
 
@@ -242,7 +229,7 @@ class _New:
 def _row_group(group: Struct, chunks: Sequence[Chunk], leaving: Leaving, made: _New) -> Struct | None:
     """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
     rows: int = field_value(group, GROUP["rows"], I64)
-    if any(chunk.count != rows for chunk in chunks) or not 0 < rows <= _MOST_ROWS:
+    if any(chunk.count != rows for chunk in chunks) or not 0 < rows <= MOST_ROWS:
         raise Unsupported
     buffers = Buffers(rows)
     marks, named = _marks({chunk.column.name: chunk for chunk in chunks}, leaving, rows, buffers)
@@ -280,10 +267,7 @@ class _Split:
 
     def touches(self, page: DataPage) -> bool:
         """Returns whether a page has removed rows."""
-        leave = self.leave
-        at = bisect_right(leave.ranges, page.first, 0, 2 * leave.count)
-        # an odd position is inside a range, an even one is between two ranges
-        return bool(at % 2) or (at < 2 * leave.count and leave.ranges[at] < page.first + page.count)
+        return self.leave.touch(page)
 
 
 def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, rows: int, buffers: Buffers) -> tuple[bytearray, bool]:
@@ -340,7 +324,9 @@ class _Shortened:
         at, missing, texts = made.at, 0, list[str]()
         renumbered: bytearray | None = None
         width, entries, loses = 0, 0, False
-        if chunk.dictionary_encoding is not None:
+        if not self._numbered:
+            meta.pop(META["dictionary"], None)  # PyArrow writes one also where no page has indices into it
+        elif chunk.dictionary_encoding is not None:
             loses = self._loses()
             renumbered, dictionary, entries = self._dictionary(None if loses else bytearray(b"\1") * chunk.entries)
             width = max(1, (entries - 1).bit_length())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from stedi.schema.tables import Column
 
 MAGIC = b"PAR1"
 """The first and the last bytes of a file."""
+MOST_BYTES = 1 << 28
+"""The largest file, in bytes, that is read here: it is held in memory."""
+MOST_ROWS = 1 << 24
+"""The largest number of rows in a row group."""
 _MOST_PAGE = 1 << 26
 """The largest page in bytes, uncompressed."""
 _ZSTD = 6
@@ -47,6 +52,19 @@ _HEADER = {"type": 1, "unpacked": 2, "packed": 3, "data": 5, "dictionary": 7}
 
 class Unsupported(Exception):
     """The file is not of a kind that this module can read."""
+
+
+DAMAGED = (
+    Unsupported,
+    thrift.Unreadable,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""The errors that an unexpected file may cause: its footer can hold any value of any type."""
 
 
 class NativePage(Structure):
@@ -274,6 +292,12 @@ class RowRanges:
         self.ranges = (c_int64 * (len(marks) + 2))()
         self.count: int = library().stedi_ranges(address(marks), len(marks), self.ranges)
 
+    def touch(self, page: DataPage) -> bool:
+        """Returns whether a page has one of the rows."""
+        at = bisect_right(self.ranges, page.first, 0, 2 * self.count)
+        # an odd position is inside a range, an even one is between two ranges
+        return bool(at % 2) or (at < 2 * self.count and self.ranges[at] < page.first + page.count)
+
 
 class Buffers:
     """The buffers into which the pages of a row group are decoded.
@@ -328,10 +352,26 @@ def texts_of(dictionary: bytes, entries: int) -> list[str]:
 def selected_values(chunk: Chunk, values: Sequence[Any], buffers: Buffers, rows: RowRanges) -> list[Any]:
     """Returns the values in some rows of a chunk with a dictionary, without nulls."""
     found: list[Any] = []
-    for data in chunk.pages:
+    for data in filter(rows.touch, chunk.pages):
         page = buffers.page(chunk, data, rows)
         count = selected_codes(chunk, page, bytearray(chunk.entries))
         found += (values[code] for code in (ctypes.c_uint32 * count).from_address(page.codes))
+    return found
+
+
+def selected_texts(chunk: Chunk, buffers: Buffers, rows: RowRanges) -> list[str]:
+    """Returns the values in some rows of a chunk of texts, without nulls."""
+    pages = chunk.pages
+    if chunk.kind or len({page.encoding == PLAIN for page in pages}) > 1:
+        raise Unsupported
+    if pages[0].encoding != PLAIN:
+        return selected_values(chunk, texts_of(chunk.dictionary, chunk.entries), buffers, rows)
+    found: list[str] = []
+    for data in filter(rows.touch, pages):
+        page = buffers.page(chunk, data, rows)
+        body = selected_plain(chunk, page, buffers, NativeBounds())
+        values = body[4 + int.from_bytes(body[:4], "little") if chunk.optional else 0 :]
+        found += texts_of(bytes(values), page.present)
     return found
 
 
@@ -345,7 +385,7 @@ def selected_integers(chunk: Chunk, buffers: Buffers, rows: RowRanges) -> list[i
             raise Unsupported
         return selected_values(chunk, struct.unpack(f"<{chunk.entries}q", chunk.dictionary), buffers, rows)
     found: list[int] = []
-    for data in pages:
+    for data in filter(rows.touch, pages):
         body = selected_plain(chunk, buffers.page(chunk, data, rows), buffers, NativeBounds())
         values = body[4 + int.from_bytes(body[:4], "little") if chunk.optional else 0 :]
         found += struct.unpack(f"<{len(values) // 8}q", values)

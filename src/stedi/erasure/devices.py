@@ -5,10 +5,11 @@ Each large landing table is read once for the few rows to erase; all later queri
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import path_literal, quoted
+from stedi.engines.selection import MOST_TEXTS, Selection
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
@@ -23,6 +24,8 @@ THEIRS = (
 """The condition under which a step reading belongs to a customer."""
 _TOLD_BY = ("user", "timestamp", "serialNumber", "sensorReadingTime", "distanceFromObject", "_file")
 """Columns of readings that determine whose they are and which delivered file they come from."""
+_TOGETHER = 1 << 12
+"""Rows of one customer whose integers are passed to the engine as one text."""
 
 
 class Devices:
@@ -63,7 +66,7 @@ class Devices:
             "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
             "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
         )
-        self._keep("accelerometer_landing", '"user" in (select address from erased_addresses)')
+        self._motions()
         engine.materialize(
             "erased_motions",
             'select e.person, m."timestamp" as moment from own_motions as m '
@@ -84,8 +87,8 @@ class Devices:
             self._moments_known(known)
         if then is not None:
             self._moments_barred(then)
-        among = "(select serialNumber from erased_serials union select serialNumber from erased_moments)"
-        self._keep("step_trainer_landing", f"serialNumber in {among}", THEIRS)
+        among = "select serialNumber from erased_serials union select serialNumber from erased_moments"
+        self._keep("step_trainer_landing", "serialNumber", among, THEIRS)
         return Tombstones(self._until(people, started), self._claims(), self._last_read(started), marks) | (
             then or Tombstones()
         )
@@ -146,18 +149,68 @@ class Devices:
         )
         return {tombstones.serial(self._key, number): max(started, last or 0) for number, last in last_read}
 
-    def _keep(self, name: str, *conditions: str) -> None:
-        """Creates the relation of a table's rows that match all conditions; the most selective one comes first."""
-        columns = ", ".join(quoted(column.name) for column in COLUMNS[name] if column.name in _TOLD_BY)
-        parts = [f"select {columns}, null::varchar as filename, true as now from {name} where false"]
-        for now in (True, False):
-            files = sorted(path for path, current in self._live[name].items() if current is now)
-            rows = f"select {columns}, filename, {now} as now from {read_files(files)}"
-            for condition in conditions:
-                rows = f"select * from ({rows}) where {condition}"
+    def _motions(self) -> None:
+        """Creates the relation of the customers' motions.
+
+        Where only few others claim one of their devices, it creates `near_motions` too: the current motions of these.
+        """
+        owners = "select address from erased_addresses"
+        near = (
+            "select address from who where person in (select person from claimed where not erased "
+            "and serialNumber in (select serialNumber from claimed where erased))"
+        )
+        self._few_near = len(self._engine.rows(f"{near} limit {MOST_TEXTS}")) < MOST_TEXTS
+        wanted = f"{owners} union {near}" if self._few_near else owners
+        self._keep("accelerometer_landing", "user", wanted)
+        if self._few_near:
+            own = OWN["accelerometer_landing"]
+            self._engine.materialize(
+                "near_motions", f'select "user", "timestamp" from {own} where now and "user" not in ({owners})'
+            )
+            self._engine.materialize(own, f'select * from {own} where "user" in ({owners})')
+
+    def _keep(self, name: str, key: str, wanted: str, condition: str = "true") -> None:
+        """Creates the relation of a table's rows that have one of some texts in a column and match a condition.
+
+        Args:
+            name: The table.
+            key: The column.
+            wanted: A SELECT of the texts.
+            condition: A further condition.
+        """
+        kept = [column for column in COLUMNS[name] if column.name in _TOLD_BY]
+        integers = [column.name for column in kept if column.type == "long"]
+        texts = [text for (text,) in self._engine.rows(f"select * from ({wanted}) limit {MOST_TEXTS + 1}")]
+        selection = Selection(name, key, texts, "_file", integers)
+        left: dict[bool, list[str]] = {True: [], False: []}
+
+        def rows() -> Iterator[tuple[str, ...]]:
+            for path, now in sorted(self._live[name].items()):
+                found = selection.rows(path)
+                if found is None:
+                    left[now].append(path)
+                    continue
+                for told, values in found.items():
+                    for start in range(0, len(values[0]), _TOGETHER):
+                        packed = (" ".join(map(str, each[start : start + _TOGETHER])) for each in values)
+                        yield (*told, *packed, path, str(now))
+
+        packed = f"{OWN[name]}_packed"
+        columns = (key, "_file", *integers, "filename", "now")
+        self._engine.insert_rows(packed, dict.fromkeys(columns, "varchar"), rows())
+        unpacked = {name: f"unnest(string_split({quoted(name)}, ' '))::bigint" for name in integers} | {
+            "now": "now::boolean"
+        }
+        names = [*(column.name for column in kept), "filename", "now"]
+        parts = [f"select {', '.join(f'{unpacked.get(c, quoted(c))} as {quoted(c)}' for c in names)} from {packed}"]
+        told = ", ".join(quoted(column.name) for column in kept)
+        for now, files in left.items():
             if files:
-                parts.append(rows)
-        self._engine.materialize(OWN[name], " union all ".join(parts))
+                parts.append(
+                    f"select {told}, filename, {now} as now from {read_files(sorted(files))} "
+                    f"where {quoted(key)} in ({wanted})"
+                )
+        self._engine.materialize(OWN[name], f"select * from ({' union all '.join(parts)}) where {condition}")
 
     def _moments_known(self, known: Tombstones) -> None:
         """Adds moments that tombstones already contain: the motions that showed them may already be removed."""
@@ -215,10 +268,13 @@ class Devices:
         if not self._engine.rows("select 1 from erased_moments limit 1"):
             return 0
         # read others' motions at these moments only: for a device that everybody claims, all motions would be kept
+        motions = "accelerometer_landing"
+        if self._few_near:
+            motions = '(select "user", "timestamp" from own_motions where now union all from near_motions)'
         self._engine.materialize(
             "motions_then",
             'select distinct w.person, a."timestamp" as moment from (select "user", "timestamp" from '
-            'accelerometer_landing where "timestamp" in (select moment from erased_moments)) as a '
+            f'{motions} where "timestamp" in (select moment from erased_moments)) as a '
             'inner join who as w on a."user" = w.address',
         )
         [(count,)] = self._engine.rows(

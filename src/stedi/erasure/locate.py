@@ -21,6 +21,7 @@ from stedi.datasets import subjects
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
+from stedi.engines.selection import Selection
 from stedi.engines.table_files import scan
 from stedi.engines.workers import Workers
 from stedi.erasure import devices, identifiers
@@ -40,14 +41,13 @@ from stedi.transform import planning
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
 
+_BY_ID = "customer_id in (select customer_id from erased_ids)"
 SUBJECT_PREDICATES: dict[str, str] = {
     "customers_landing": "email in (select address from erased_addresses)",
     "accelerometer_landing": '"user" in (select address from erased_addresses)',
     "step_trainer_landing": devices.THEIRS,
     "quarantine": '(sha256, "offset") in (select sha256, "offset" from erased_records)',
-    **{
-        name: "customer_id in (select customer_id from erased_ids)" for name, zone in ZONES.items() if zone != "landing"
-    },
+    **{name: _BY_ID for name, zone in ZONES.items() if zone != "landing"},
     "release_subjects": "(release, subject) in (select release, subject from erased_subjects)",
     **dict.fromkeys(("releases", "release_events"), "false"),
 }
@@ -527,7 +527,12 @@ class SubjectRows:
         if mentioned == "false" and name in devices.OWN:
             return self.engine.rows(sql.format(files=devices.OWN[name]))
         if self._workers is None:  # a task's session would need copies of relations that this session already has
-            return self.engine.rows(sql.format(files=read_files(files)))
+            counts, left = dict[str, int](), list(files)
+            if mentioned == "false" and theirs == _BY_ID:
+                ids = [id_ for (id_,) in self.engine.rows("select customer_id from erased_ids")]
+                counts, left = Selection(name, "customer_id", ids).counts(files)
+            found = self.engine.rows(sql.format(files=read_files(left))) if left else []
+            return [*((path, None, count, 0) for path, count in counts.items()), *found]
         relations = {read: InlineRelation.of(self.engine, read) for read in RELATIONS if read in sql}
         live = self.mentions[name].live
         parts = [

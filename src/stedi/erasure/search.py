@@ -21,8 +21,8 @@ from pathlib import Path
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
-from stedi.erasure import contents
-from stedi.erasure.dictionaries import stored
+from stedi.erasure import contents, dictionaries
+from stedi.erasure.dictionaries import Footer
 from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, is_trace, mentions
 from stedi.privacy import decoding
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
@@ -31,6 +31,8 @@ from stedi.storage import s3
 _LOOKS = 4
 """Tasks for each worker: files differ in size, and a free worker takes the next task."""
 _MOST_KNOWN = 1 << 20
+_Group = dict[Path, Footer | None]
+"""Parquet files of one schema, with their footers if they lie on this machine and can be read without an engine."""
 _NO_TEXT = re.compile(r"BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL.*|DATE|TIME.*|INTERVAL")
 """Types that never contain personal data in the lake's own tables."""
 _NO_NUMBER = re.compile(r"BOOLEAN|FLOAT|DOUBLE|DATE|TIME.*|INTERVAL")
@@ -337,26 +339,22 @@ def _look_in_tables(
     """
     zone, table = (*folder.relative_to(root).parts, "", "")[:2]
     own = table if len(files) and folder not in files and ALL_ZONES.get(table) == zone else None
-    try:
-        groups = _alike(files, engine)
-    except Exception:  # one of the files is damaged
-        groups = [[path] for path in files]
-    for group in groups:
+    for group in _alike(files, engine):
         try:
             found = _in_parquet(group, own, traces, engine, clean)
-        except Exception:
+        except Exception:  # one of the files is damaged
             found = {""}
         if found:
             _search_each_file(root, group, own, traces, engine, done)
 
 
 def _search_each_file(
-    root: Path, files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, done: Search
+    root: Path, group: _Group, own: str | None, traces: Identifiers, engine: DuckDB, done: Search
 ) -> None:
     """Finds which of some Parquet files have traces; a damaged file is searched as bytes."""
-    for path in files:
+    for path, footer in group.items():
         try:
-            columns = _in_parquet([path], own, traces, engine, set())
+            columns = _in_parquet({path: footer}, own, traces, engine, set())
         except Exception:
             done.undecoded.append(_told(root, path, traces))
             done.files["parquet"] -= 1
@@ -367,52 +365,81 @@ def _search_each_file(
         done.found += [f"{told} ({column})" if column else told for column in sorted(columns)]
 
 
-def _alike(files: list[Path], engine: DuckDB) -> list[list[Path]]:
-    """Groups Parquet files by schema: DuckDB and Arrow describe the same columns differently.
-
-    Raises:
-        LakeError: One cannot be read.
-    """
-    named = {str(path): path for path in files}
-    listed = ", ".join(map(path_literal, named))
-    groups: dict[str, list[Path]] = {}
-    for name, schema in engine.rows(
-        "select file_name, list({'name': name, 'type': type, 'logical': logical_type::varchar, 'in': num_children}) "
-        f"from parquet_schema([{listed}]) group by file_name order by file_name"
-    ):
-        groups.setdefault(repr(sorted(map(repr, schema))), []).append(named[name])
+def _alike(files: list[Path], engine: DuckDB) -> list[_Group]:
+    """Groups Parquet files by schema: DuckDB and Arrow describe the same columns differently."""
+    groups: dict[object, _Group] = {}
+    others: dict[str, Footer | None] = {}
+    for path in files:
+        footer = None if s3.is_remote(path) else dictionaries.footer(path)
+        if footer is not None and footer.columns is not None:
+            groups.setdefault(footer.columns, {})[path] = footer
+        else:
+            others[str(path)] = footer
+    if others:
+        listed = ", ".join(map(path_literal, others))
+        try:
+            for name, schema in engine.rows(
+                "select file_name, list({'name': name, 'type': type, 'logical': logical_type::varchar, "
+                f"'in': num_children}}) from parquet_schema([{listed}]) group by file_name order by file_name"
+            ):
+                groups.setdefault(repr(sorted(map(repr, schema))), {})[s3.at(name)] = others[name]
+        except Exception:  # one of the files is damaged
+            groups |= {name: {s3.at(name): footer} for name, footer in others.items()}
     return list(groups.values())
 
 
-def _in_parquet(files: list[Path], own: str | None, traces: Identifiers, engine: DuckDB, clean: set[str]) -> set[str]:
+def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: DuckDB, clean: set[str]) -> set[str]:
     """Returns the columns with traces in Parquet files of one schema; an empty name means outside of columns.
 
     Raises:
         LakeError: One cannot be read.
     """
-    listed = ", ".join(path_literal(str(path)) for path in files)
+    listed = ", ".join(path_literal(str(path)) for path in group)
     source = f"read_parquet([{listed}], hive_partitioning = false)"
     found: set[str] = set()
-    names = "\n".join(str(name) for (name,) in engine.rows(f"select distinct name from parquet_schema([{listed}])"))
-    pairs = engine.rows(f"select distinct key, value from parquet_kv_metadata([{listed}])")
-    told = {bytes(part or b"") for pair in pairs for part in pair}
-    if traces.found(names, data=False) or any(traces.found(as_text(part), data=False) for part in told):
+    footers = [footer for footer in group.values() if footer is not None]
+    columns = footers[0].columns if footers else None
+    if columns is not None:
+        names = {name for footer in footers for name in footer.names}
+        told = {part for footer in footers for part in footer.told}
+    else:
+        names = {str(name) for (name,) in engine.rows(f"select distinct name from parquet_schema([{listed}])")}
+        pairs = engine.rows(f"select distinct key, value from parquet_kv_metadata([{listed}])")
+        told = {bytes(part or b"") for pair in pairs for part in pair}
+        described = engine.rows(f"select column_name, column_type from (describe select * from {source})")
+        columns = tuple((name, kind) for name, kind in described)
+    if traces.found("\n".join(names), data=False) or any(traces.found(as_text(part), data=False) for part in told):
         found.add("")
     known = {column.name for column in ALL_COLUMNS[own]} if own else set()
-    unread = stored(path for path in files if not s3.is_remote(path))
-    for column, kind in engine.rows(f"select column_name, column_type from (describe select * from {source})"):
+    stored = dictionaries.stored(footers)
+    for column, kind in columns:
         ours = column in known
         if (ours and column in _OURS) or (_NO_TEXT if ours else _NO_NUMBER).fullmatch(kind):
             continue
         whose = column if ours and column in (*IDENTITIES, "raw") else None
-        parts: Iterable[list[str]] = chunks(engine, source, column, kind, clean)
-        if kind == "VARCHAR" and column in unread:
-            # values that no row has come last: by then the values of rows are in `clean`
-            parts = chain(parts, (sorted(unread[column] - clean) for _ in range(1)))
-        if any(_among(values, whose, traces) for values in parts):
+        parts: Iterable[list[str]] = ()
+        if len(footers) < len(group) or kind != "VARCHAR" or column in stored.partial:
+            parts = chunks(engine, source, column, kind, clean)
+        # these come last: by then the values of rows are in `clean`
+        if any(_among(values, whose, traces) for values in chain(parts, _unknown(stored.texts.get(column), clean))):
             found.add("" if traces.found(column, data=False) else column)
             clean.clear()  # the trace is among these texts
     return found
+
+
+def _unknown(texts: Collection[str] | None, known: set[str]) -> Iterator[list[str]]:
+    """Yields the texts that are not known, in pieces; they are known then, unless they become too many."""
+    held: list[str] = []
+    size = 0
+    for text in set(texts or ()) - known:
+        held.append(text)
+        size += len(text)
+        if size > contents.PIECE:
+            yield held
+            held, size = [], 0
+    if len(known) < _MOST_KNOWN:
+        known.update(texts or ())
+    yield held
 
 
 def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:

@@ -131,7 +131,7 @@ class Columns:
         self._columns: list[dict[str, pa.Buffer]] = []
         self._extras: dict[int, str] = {}
         self._extra_size = 0
-        self._sources: list[str] = []
+        self._sources: dict[str, int] = {}
         self._ended = c_int32()
         for place, field in enumerate(contract.fields):
             column = self._table.columns[place]
@@ -160,7 +160,7 @@ class Columns:
     def clear(self) -> None:
         """Removes all records; arrays over them become invalid, and the current file continues."""
         self._table.rows = 0
-        self._sources = self._sources[-1:]
+        self._sources = {file: 0 for file, place in self._sources.items() if place == self._table.file}
         self._table.file = 0
         self._extras.clear()
         self._extra_size = 0
@@ -173,8 +173,8 @@ class Columns:
 
     def begin(self, file: str) -> None:
         """Has the records that come be a file's, which is known by this text."""
-        self._sources.append(file)
-        self._table.file = len(self._sources) - 1
+        # each once: with a text twice in a dictionary, PyArrow writes plain values and bytes of unused memory
+        self._table.file = self._sources.setdefault(file, len(self._sources))
 
     def scan(self, block: bytes, at: int, end: int, longest: int = RECORD_BYTES) -> tuple[int, Ended]:
         """Adds consecutive clean records from a place of a block.
@@ -238,7 +238,7 @@ class Columns:
                 made[field.name] = pa.Array.from_buffers(kind, rows, [valid, buffers["values"]])
         made["_extra"] = self._extra()
         places = pa.Array.from_buffers(pa.int32(), rows, [None, self._files])
-        made["_file"] = pa.DictionaryArray.from_arrays(places, pa.array(self._sources, pa.string()), safe=False)
+        made["_file"] = pa.DictionaryArray.from_arrays(places, pa.array(list(self._sources), pa.string()), safe=False)
         return made
 
     def _extra(self) -> Any:

@@ -1,0 +1,175 @@
+"""Reads the rows of some people from Parquet files, with `pages.c`, without decoding the other rows.
+
+The dictionary of one column tells which row groups can have rows of them, and its indices which rows; only the pages
+with these rows are decoded. Files that `engines.parquet` does not support are left to the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from ctypes import byref
+from pathlib import Path
+from typing import Any
+
+from stedi.engines.parquet import (
+    DAMAGED,
+    FOOTER,
+    GROUP,
+    MOST_BYTES,
+    MOST_ROWS,
+    PLAIN,
+    Buffers,
+    Chunk,
+    RowRanges,
+    Unsupported,
+    address,
+    elements,
+    field_value,
+    library,
+    may_be_null,
+    read_footer,
+    selected_integers,
+    selected_texts,
+    selected_values,
+    texts_of,
+)
+from stedi.engines.thrift import I64, Struct
+from stedi.schema.tables import ALL_COLUMNS, Column
+from stedi.storage import s3
+
+MOST_TEXTS = 1_000
+"""The largest number of texts to look for: an engine finds the rows of more people faster."""
+_MOST_FOUND = 1 << 17
+"""The largest number of rows of a row group that are held as Python's values."""
+_TURNED = bytes([1, 0]).ljust(256, b"\0")
+"""A table that swaps the marks 0 and 1."""
+
+Rows = dict[tuple[str, ...], tuple[list[int], ...]]
+"""Rows of a file: for each combination of texts, the values of each column of integers."""
+
+
+class Selection:
+    """Selects the rows of a table that have one of some texts in a column.
+
+    Args:
+        table: The table.
+        column: A column of texts.
+        texts: The texts; more than `MOST_TEXTS` are left to the engine.
+        also: Another column of texts.
+        integers: Columns of integers or instants.
+    """
+
+    def __init__(
+        self, table: str, column: str, texts: Collection[str], also: str = "", integers: Sequence[str] = ()
+    ) -> None:
+        self._columns = ALL_COLUMNS[table]
+        self._key, self._also, self._integers = column, also, integers
+        self._texts = frozenset(texts)
+
+    def count(self, path: str) -> int | None:
+        """Returns how many rows of a file have one of the texts; None if an engine must count them."""
+        found = self._groups(path)
+        return None if found is None else sum(count for count, _ in found)
+
+    def counts(self, paths: Iterable[str]) -> tuple[dict[str, int], list[str]]:
+        """Returns how many rows with one of the texts files have, if any, and the files that an engine must read."""
+        found = {path: self.count(path) for path in paths}
+        return {path: count for path, count in found.items() if count}, [
+            p for p, count in found.items() if count is None
+        ]
+
+    def rows(self, path: str) -> Rows | None:
+        """Returns the rows of a file that have one of the texts; None if an engine must read them."""
+        found = self._groups(path)
+        if found is None:
+            return None
+        merged: Rows = {}
+        for _, rows in found:
+            for texts, values in rows.items():
+                for to, more in zip(merged.setdefault(texts, tuple([] for _ in values)), values, strict=True):
+                    to += more
+        return merged
+
+    def _groups(self, path: str) -> list[tuple[int, Rows]] | None:
+        """Returns the number of rows, and the rows, of each row group that has any."""
+        import zstandard
+
+        if library() is None or s3.is_remote(path) or len(self._texts) > MOST_TEXTS:
+            return None
+        unpacker = zstandard.ZstdDecompressor()
+        try:
+            file = Path(path)
+            if file.stat().st_size > MOST_BYTES:
+                return None
+            source = file.read_bytes()
+            footer = read_footer(source)
+            optional = may_be_null(footer, self._columns)
+            groups = elements(footer, FOOTER["groups"])
+            return [
+                found
+                for group in groups
+                if (found := self._group(_Group(source, group, self._columns, optional, unpacker)))
+            ]
+        except DAMAGED:
+            return None
+
+    def _group(self, group: _Group) -> tuple[int, Rows] | None:
+        """Returns the rows of a row group, or None if it has none."""
+        key = group.chunk(self._key)
+        pages = key.pages
+        if any(page.encoding == PLAIN for page in pages):
+            raise Unsupported
+        texts = texts_of(key.dictionary, key.entries)
+        flags = bytearray(text in self._texts for text in texts)
+        if 1 not in flags:
+            return None
+        marks, buffers = bytearray(group.rows), Buffers(group.rows)
+        for data in pages:
+            page, to = buffers.page(key, data), address(memoryview(marks)[data.first :])
+            if library().stedi_mark(byref(page), key.entries, address(flags), to) < 0:
+                raise Unsupported
+        count = marks.count(1)
+        if not count:
+            return None
+        rows: Rows = {}
+        if self._integers:
+            if count > _MOST_FOUND:
+                raise Unsupported
+            asked = RowRanges(marks.translate(_TURNED))
+            columns: list[list[Any]] = [selected_values(key, texts, buffers, asked)]
+            if self._also:
+                columns.append(selected_texts(group.chunk(self._also), buffers, asked))
+            columns += [selected_integers(group.chunk(name), buffers, asked) for name in self._integers]
+            if any(len(column) != count for column in columns):
+                raise Unsupported  # some values are missing
+            width = len(columns) - len(self._integers)
+            for row in zip(*columns, strict=True):
+                held = rows.get(row[:width])
+                if held is None:
+                    held = rows[row[:width]] = tuple([] for _ in self._integers)
+                for to, value in zip(held, row[width:], strict=True):
+                    to.append(value)
+        return count, rows
+
+
+class _Group:
+    """A row group."""
+
+    def __init__(
+        self, source: bytes, group: Struct, columns: Sequence[Column], optional: Sequence[bool], unpacker: Any
+    ) -> None:
+        self.rows: int = field_value(group, GROUP["rows"], I64)
+        chunks = elements(group, GROUP["columns"])
+        if len(chunks) != len(columns) or not 0 < self.rows <= MOST_ROWS:
+            raise Unsupported
+        self._chunks = {
+            column.name: (chunk, column, maybe) for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
+        }
+        self._source, self._unpacker = source, unpacker
+
+    def chunk(self, name: str) -> Chunk:
+        chunk, column, maybe = self._chunks[name]
+        found = Chunk(self._source, chunk, column, maybe, self._unpacker)
+        if found.count != self.rows:
+            raise Unsupported
+        return found

@@ -1,0 +1,170 @@
+"""The texts that Parquet files store: all that an engine reads, and all that no row has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stedi.erasure import dictionaries
+
+ROWS = 400
+
+
+def texts_of_rows(path: Path) -> dict[str, set[str]]:
+    """The texts that an engine reads, by column."""
+    with duckdb.connect(config={"threads": 1}) as connection:
+        found = connection.execute(f"select * from read_parquet('{path}', hive_partitioning = false)")
+        names = [name for name, *_ in found.description or ()]
+        columns = zip(*found.fetchall(), strict=True)
+    return {
+        name: {value for value in values if isinstance(value, str)}
+        for name, values in zip(names, columns, strict=False)
+    }
+
+
+def stored(path: Path) -> dictionaries.Stored:
+    footer = dictionaries.footer(path)
+    assert footer is not None
+    return dictionaries.stored([footer])
+
+
+def texts(chance: Random) -> list[str | None]:
+    kinds = chance.choice([1, 3, 40, 5_000])
+    size = chance.choice([0, 4, 30])
+    missing = chance.choice([0, 0, 0.2, 1])
+    between = chance.choice(["", "", "\x1f", "é", "\n"])
+
+    def one() -> str | None:
+        text = f"{between}{chance.randrange(kinds):04}{'x' * chance.randrange(size + 1)}"
+        return None if chance.random() < missing else text
+
+    return [one() for _ in range(ROWS)]
+
+
+def written(chance: Random, path: Path) -> None:
+    """A file with texts, as one of several writers writes it."""
+    fields, columns = [], []
+    for name in "abc":
+        values = texts(chance)
+        columns.append(pa.array(values, pa.string()))
+        fields.append(pa.field(name, pa.string(), None in values or chance.random() < 0.5))
+    table = pa.Table.from_arrays([*columns, pa.array(range(ROWS))], schema=pa.schema([*fields, ("n", pa.int64())]))
+    if chance.random() < 0.3:
+        with duckdb.connect(config={"threads": 1}) as connection:
+            connection.register("given", table)
+            codec = chance.choice(["zstd", "uncompressed", "snappy"])
+            version = chance.choice(["v1", "v1", "v2"])
+            connection.execute(
+                f"copy given to '{path}' (format parquet, compression {codec}, parquet_version {version}, "
+                "row_group_size 2048)"
+            )
+        return
+    options: dict[str, Any] = {"compression": chance.choice(["zstd", "zstd", "none", "snappy"])}
+    if chance.random() < 0.3:
+        options["dictionary_pagesize_limit"] = 200  # values after so many bytes are written as they are
+    if chance.random() < 0.2:
+        options["data_page_version"] = "2.0"
+    if chance.random() < 0.2:
+        options |= {"use_dictionary": ["a"], "column_encoding": {"b": "DELTA_BYTE_ARRAY", "c": "PLAIN"}}
+    pq.write_table(
+        table, path, row_group_size=chance.choice([50, 1_000]), data_page_size=chance.choice([64, 1 << 20]),
+        write_batch_size=chance.choice([10, 1_000]), **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_a_column_that_is_not_partial_has_no_text_in_a_row_that_was_not_found(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "a.parquet"
+    written(Random(seed), path)
+    found = stored(path)
+    for column, expected in texts_of_rows(path).items():
+        if column != "n" and column not in found.partial:
+            assert expected <= found.texts[column], f"seed {seed}, column {column}"
+
+
+@pytest.mark.parametrize("writer", ["dictionary", "plain", "absent", "engine"])
+def test_what_the_lakes_own_writers_write_is_read_without_an_engine(tmp_path: Path, writer: str) -> None:
+    path = tmp_path / "a.parquet"
+    values = [None] * ROWS if writer == "absent" else [f"{n % 7}" for n in range(ROWS)]
+    table = pa.table({"a": pa.array(values, pa.string())})
+    if writer == "engine":
+        with duckdb.connect() as connection:
+            connection.register("given", table)
+            connection.execute(f"copy given to '{path}' (format parquet, compression zstd)")
+    else:
+        pq.write_table(table, path, compression="zstd", use_dictionary=writer == "dictionary", store_schema=False)
+    found = stored(path)
+    assert not found.partial
+    assert found.texts["a"] == set(filter(None, values))
+
+
+@pytest.mark.parametrize("change", ["version 2", "delta", "snappy", "nested", "many plain values"])
+def test_a_column_that_is_stored_in_another_way_is_partial(tmp_path: Path, change: str) -> None:
+    options: dict[str, Any] = {"compression": "zstd"}
+    values: list[Any] = [f"{n}" for n in range(ROWS)]
+    if change == "version 2":
+        options["data_page_version"] = "2.0"
+    elif change == "delta":
+        options |= {"use_dictionary": False, "column_encoding": {"a": "DELTA_LENGTH_BYTE_ARRAY"}}
+    elif change == "snappy":
+        options["compression"] = "snappy"
+    elif change == "nested":
+        values = [[value] for value in values]
+    else:
+        values = [f"{n:04}{'x' * 3_000}" for n in range(ROWS)]
+        options["use_dictionary"] = False
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": values}), path, **options)
+    assert stored(path).partial == {"a"}
+
+
+def test_one_row_group_that_is_not_read_makes_its_column_partial(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"a": ["x"] * 100 + [f"{n:04}" for n in range(300)]})
+    # the values of the last row groups leave their dictionaries, and are plain values from then on
+    pq.write_table(table, path, row_group_size=100, dictionary_pagesize_limit=200, data_page_size=64, compression=None)
+    assert not stored(path).partial
+    damaged = bytearray(path.read_bytes())
+    place = damaged.rindex((4).to_bytes(4, "little") + b"0299")
+    damaged[place : place + 4] = (1 << 20).to_bytes(4, "little")  # a length beyond the page
+    path.write_bytes(damaged)
+    assert stored(path).partial == {"a"}
+
+
+def test_texts_that_only_bounds_have_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": ["m"] * 9}), path, compression="zstd", store_schema=False)
+    content = path.read_bytes()
+    footer = content.rindex(b"m", 0, len(content) - 8)
+    path.write_bytes(content[:footer] + b"z" + content[footer + 1 :])
+    assert stored(path).texts["a"] >= {"m", "z"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_damage_raises_or_hides_a_text_that_an_engine_reads(tmp_path: Path, seed: int) -> None:
+    chance = Random(seed)
+    path = tmp_path / "a.parquet"
+    written(chance, path)
+    content = path.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(content)
+        for _ in range(chance.choice([1, 1, 3])):
+            damaged[chance.randrange(4, len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged[: chance.choice([len(damaged), len(damaged), chance.randrange(len(damaged))])])
+        footer = dictionaries.footer(path)
+        if footer is None or footer.columns is None:
+            continue
+        found = dictionaries.stored([footer])
+        try:
+            expected = texts_of_rows(path)
+        except (duckdb.Error, UnicodeDecodeError):
+            continue
+        for column, kind in footer.columns:
+            if kind == "VARCHAR" and column not in found.partial and column in expected:
+                assert expected[column] <= found.texts[column], f"seed {seed}, column {column}"

@@ -1,0 +1,113 @@
+"""The rows of some people in Parquet files, read from encoded pages: as an engine reads them, or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_pages import made_up, table_of, written
+
+from stedi.engines import arrow_files, selection
+from stedi.engines.selection import Selection
+from stedi.schema.tables import ALL_COLUMNS
+
+SHAPES = {
+    "accelerometer_landing": ("user", "_file", ("timestamp",)),
+    "step_trainer_landing": ("serialNumber", "_file", ("sensorReadingTime", "distanceFromObject")),
+    "accelerometer_trusted": ("customer_id", "", ("timestamp",)),
+}
+
+
+def unpacked(rows: selection.Rows) -> Counter[tuple[Any, ...]]:
+    """Rows as tuples, each with how often it is there."""
+    return Counter((*texts, *numbers) for texts, values in rows.items() for numbers in zip(*values, strict=True))
+
+
+def expected(table: pa.Table, columns: tuple[str, ...], wanted: frozenset[str]) -> Counter[tuple[Any, ...]]:
+    kept = [
+        table[name].cast(pa.int64()) if pa.types.is_timestamp(table[name].type) else table[name] for name in columns
+    ]
+    return Counter(row for row in zip(*(column.to_pylist() for column in kept), strict=True) if row[0] in wanted)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("seed", range(25))
+def test_the_rows_are_those_that_an_engine_reads_or_the_engine_is_asked(tmp_path: Path, seed: int, name: str) -> None:
+    chance, path = Random(seed), tmp_path / "a.parquet"
+    key, also, integers = SHAPES[name]
+    table = made_up(chance, name, chance.choice([1, 40, 3_000]))
+    written(chance, table, name, path)
+    known = sorted(set(table[key].to_pylist()))
+    wanted = frozenset([*chance.sample(known, min(len(known), chance.choice([0, 1, 3]))), "nobody"])
+    whole = pq.read_table(path)
+    asked = Selection(name, key, wanted, also, integers)
+    rows, count = asked.rows(str(path)), asked.count(str(path))
+    columns = (key, *((also,) if also else ()), *integers)
+    theirs = expected(whole, columns, wanted)
+    if rows is not None:
+        assert unpacked(rows) == theirs, f"seed {seed}"
+    bare = Selection(name, key, wanted).count(str(path))
+    assert bare in (None, theirs.total()), f"seed {seed}"
+    assert count in (None, theirs.total()), f"seed {seed}"
+
+
+def test_what_the_lakes_own_writer_writes_is_read_without_an_engine(tmp_path: Path) -> None:
+    name, path, rows = "accelerometer_landing", tmp_path / "a.parquet", arrow_files.GROUP + 10
+    people = ["ann", *["bo"] * (rows - 3), "cy", "ann"]
+    table = table_of(name, [people, list(range(rows)), *[[1.0] * rows] * 3, [""] * rows, ["f"] * rows], [False] * 7)
+    columns = [
+        column.combine_chunks().dictionary_encode() if column.type == pa.string() else column for column in table
+    ]
+    columns = [column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in columns]
+    with arrow_files.Writer(path, ALL_COLUMNS[name], [column.type for column in columns]) as file:
+        file.write(columns)
+    assert pq.read_metadata(path).num_row_groups == 2
+    asked = Selection(name, "user", {"ann", "cy"}, "_file", ("timestamp",))
+    assert asked.rows(str(path)) == {("ann", "f"): ([0, rows - 1],), ("cy", "f"): ([rows - 2],)}
+    assert Selection(name, "user", {"ann", "cy"}).count(str(path)) == 3
+    assert Selection(name, "user", {"dan"}).count(str(path)) == 0
+
+
+def test_values_that_are_missing_are_left_to_the_engine(tmp_path: Path) -> None:
+    name, path = "accelerometer_trusted", tmp_path / "a.parquet"
+    table = table_of(name, [["ann", None, "bo"], [1, 2, None], *[[1.0] * 3] * 3], [True] * 5)
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert Selection(name, "customer_id", {"ann"}, "", ("timestamp",)).rows(str(path)) == {("ann",): ([1],)}
+    assert Selection(name, "customer_id", {"bo"}, "", ("timestamp",)).rows(str(path)) is None
+    assert Selection(name, "customer_id", {"ann", "bo"}).count(str(path)) == 2
+
+
+def test_very_many_people_or_rows_are_left_to_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, path = "accelerometer_trusted", tmp_path / "a.parquet"
+    pq.write_table(
+        table_of(name, [["ann"] * 3, [1, 2, 3], *[[1.0] * 3] * 3], [True] * 5),
+        path,
+        compression="zstd",
+        store_schema=False,
+    )
+    many = {"ann", *map(str, range(selection.MOST_TEXTS))}
+    assert Selection(name, "customer_id", many).count(str(path)) is None
+    monkeypatch.setattr(selection, "_MOST_FOUND", 2)
+    assert Selection(name, "customer_id", {"ann"}, "", ("timestamp",)).rows(str(path)) is None
+    assert Selection(name, "customer_id", {"ann"}).count(str(path)) == 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_damage_raises(tmp_path: Path, seed: int) -> None:
+    chance, path, name = Random(seed), tmp_path / "a.parquet", "step_trainer_landing"
+    key, also, integers = SHAPES[name]
+    table = made_up(chance, name, 300)
+    written(chance, table, name, path)
+    content = path.read_bytes()
+    asked = Selection(name, key, set(table[key].to_pylist()[:3]), also, integers)
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        asked.rows(str(path))
+        asked.count(str(path))
