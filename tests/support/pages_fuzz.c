@@ -78,6 +78,9 @@ int main(int count, char **words) {
                 assert(stedi_ranges(marks, claimed, found) <= (claimed + 1) / 2);
                 free(found);
             }
+            memset(marks, (i32)dice(2), (size_t)claimed);
+            stedi_used(&given, entries, marks, used);
+            for (i64 n = 0; n < entries; n++) { assert(used[n] <= 2); used[n] = 0; }
             done = stedi_codes(&given, entries, used);
             to = sized((size_t)(room + 1 + (done < 0 ? 0 : done / 8 + 1) * (width + 10)));
             if (done >= 0) {

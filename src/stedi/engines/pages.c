@@ -52,8 +52,13 @@ static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) {
             i64 groups = (i64)(head >> 1), left = groups * 8 < count - done ? groups * 8 : count - done;
             if ((size - at) / (width ? width : 1) < (width ? groups : 0)) return -1;
             const u8 *start = from + at, *end = from + size;
-            i64 bit = 0;
-            for (i64 n = 0; n < left; n++, bit += width) {
+            i64 n = 0;
+            if (width && width <= 8)                    /* eight numbers fit into one word */
+                for (; left - n >= 8 && end - start - n / 8 * width >= 8; n += 8) {
+                    u64 eight = word(start + n / 8 * width);
+                    for (i32 k = 0; k < 8; k++) to[done + n + k] = (u32)(eight >> (k * width) & mask);
+                }
+            for (i64 bit = n * width; n < left; n++, bit += width) {
                 const u8 *here = start + (bit >> 3);
                 u64 value = 0;
                 if (end - here >= 8) value = word(here);
@@ -131,8 +136,9 @@ static i64 places(Page *page, i64 entries) {
     if (!values) return 0;
     if (at >= page->size || page->bytes[at] > 31) return -1;
     if (unpack(page->bytes + at + 1, page->size - at - 1, page->bytes[at], values, page->codes) < 0) return -1;
-    for (i64 n = 0; n < values; n++) if (page->codes[n] >= (u64)entries) return -1;
-    return values;
+    u32 most = 0;
+    for (i64 n = 0; n < values; n++) most = page->codes[n] > most ? page->codes[n] : most;
+    return most >= (u64)entries ? -1 : values;
 }
 
 /* Sets [*from, *to) to the next range of rows to keep, counted from the page's first row. Returns 0 if none is left. */
@@ -152,6 +158,18 @@ i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks) {
     if (places(page, entries) < 0) return -1;
     for (i64 row = 0, value = 0; row < page->count; row++)
         marks[row] = page->optional && !page->levels[row] ? 0 : flags[page->codes[value++]];
+    return 0;
+}
+
+/* Sets a bit in `used` for each dictionary entry that a row has: 1 if the row stays, 2 if it has a mark. */
+i64 stedi_used(Page *page, i64 entries, const u8 *marks, u8 *used) {
+    i64 values = places(page, entries);
+    if (values < 0) return -1;
+    if (values == page->count)
+        for (i64 row = 0; row < values; row++) used[page->codes[row]] |= (u8)(1 << (marks[row] & 1));
+    else
+        for (i64 row = 0, value = 0; row < page->count; row++)
+            if (page->levels[row]) used[page->codes[value++]] |= (u8)(1 << (marks[row] & 1));
     return 0;
 }
 

@@ -62,6 +62,8 @@ _TURNED = bytes([1, 0]).ljust(256, b"\0")
 _ASKED = bytes([1, 1, 0]).ljust(256, b"\1")
 """Tables that translate the marks of rows: `_TURNED` swaps 0 and 1; `_ASKED` turns 2 into 0 and every other mark
 into 1."""
+_REMOVED, _KEPT = 2, bytes([0, 1, 0, 1]).ljust(256, b"\0")
+"""The mark of a dictionary entry that only removed rows have; the table that translates marks to whether it is kept."""
 _LEFT_OUT = {META[name] for name in ("bloom", "bloom_size", "size")}
 """Metadata that a new file does not have: Bloom filters would still contain the values of removed rows."""
 _GREATEST = {1: True, 2: False, 5: True, 6: False}
@@ -258,11 +260,13 @@ class _Split:
     """The kept and the removed rows of a row group.
 
     Attributes:
+        marks: One byte per row: 0 if it is kept, 1 if it is removed.
         stay: The kept rows.
         leave: The removed rows.
     """
 
     def __init__(self, marks: bytearray) -> None:
+        self.marks = marks
         self.stay, self.leave = RowRanges(marks), RowRanges(marks.translate(_TURNED))
 
     def touches(self, page: DataPage) -> bool:
@@ -376,22 +380,23 @@ class _Shortened:
 
     def _loses(self) -> bool:
         """Returns whether the dictionary loses an entry; if so, `_used` marks the entries that it keeps."""
-        chunk, buffers, used = self._chunk, self._buffers, self._used
-        lost = bytearray(chunk.entries)
+        chunk, used = self._chunk, bytearray(self._chunk.entries)
         for data in self._touched:
-            if data.encoding != PLAIN:
-                selected_codes(chunk, buffers.page(chunk, data, self._split.stay), used)
-                selected_codes(chunk, buffers.page(chunk, data, self._split.leave), lost)
-        wanted = int.from_bytes(lost, "little")
+            self._use(data, used)
         for data in self._others:
-            if data.encoding != PLAIN:
-                # texts have no early exit: a dictionary may hold only texts that a kept row is known to have
-                if chunk.kind and not wanted & ~int.from_bytes(used, "little"):
-                    break
-                selected_codes(chunk, buffers.page(chunk, data, self._split.stay), used)
-        else:
-            return 0 in used
-        return False
+            # texts have no early exit: a dictionary may hold only texts that a kept row is known to have
+            if chunk.kind and _REMOVED not in used:
+                return False
+            self._use(data, used)
+        self._used = used.translate(_KEPT)
+        return 0 in self._used
+
+    def _use(self, data: DataPage, used: bytearray) -> None:
+        """Marks the dictionary entries that kept rows of a page have (1), removed rows (2), or both (3)."""
+        if data.encoding != PLAIN:
+            page, marks = self._buffers.page(self._chunk, data), memoryview(self._split.marks)[data.first :]
+            if library().stedi_used(byref(page), self._chunk.entries, address(marks), address(used)) < 0:
+                raise Unsupported
 
     def _dictionary(self, used: bytearray | None) -> tuple[bytearray, bytes, int]:
         """Returns the new index of each entry, the dictionary of the used entries, and their number."""

@@ -92,6 +92,7 @@ def library() -> Any:
     page, bounds = POINTER(NativePage), POINTER(NativeBounds)
     for name, arguments in {
         "stedi_mark": [page, c_int64, c_void_p, c_void_p],
+        "stedi_used": [page, c_int64, c_void_p, c_void_p],
         "stedi_ranges": [c_void_p, c_int64, c_void_p],
         "stedi_codes": [page, c_int64, c_void_p],
         "stedi_pack": [page, c_int64, c_void_p, c_int32, c_void_p],
