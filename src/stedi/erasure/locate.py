@@ -24,13 +24,13 @@ from stedi.engines.rewrite import InlineRelation, divided
 from stedi.engines.selection import Selection
 from stedi.engines.table_files import scan
 from stedi.engines.workers import Workers
-from stedi.erasure import devices, identifiers
+from stedi.erasure import devices, identifiers, quarantined
 from stedi.erasure.devices import Devices, read_files
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.judge import Judge
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
-from stedi.privacy import envelopes, tokens, tombstones
+from stedi.privacy import tokens, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tokens import Heard, folded
 from stedi.privacy.tombstones import Tombstones
@@ -56,8 +56,6 @@ SUBJECT_PREDICATES: dict[str, str] = {
 _PHONE = re.compile(r"\+?[\d\s().\-/_]+")
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
 """The engine's pattern for plain addresses: it matches nothing else, but not every plain address."""
-_TOGETHER = 64
-"""How many records are searched together at first: in most erasures few records have a match."""
 RELATIONS = (
     "erased_addresses",
     "erased_serials",
@@ -364,12 +362,12 @@ class SubjectRows:
         moments = {(number, at) for number, at in self.engine.rows("select serialNumber, moment from erased_moments")}
         judge = Judge(self.traces, frozenset(moments))
         staying: dict[tuple[str, int], str] = {}
-        for batch in _batched(self._quarantined(), 4 << 20):
-            for sha256, at, raw in batch if self.tombstones.records else _suspected(batch, judge):
-                kept = self._kept(raw, judge)
+        for batch in quarantined.batched(self._quarantined(), 4 << 20):
+            for sha256, at, raw in batch if self.tombstones.records else quarantined.suspected(batch, judge):
+                kept = quarantined.kept(raw, judge, self.tombstones.records)
                 if kept is None:
                     records.append((sha256, at))
-                    if self._tells_of_others(raw, judge):
+                    if quarantined.tells_of_others(raw, judge):
                         whole.add((sha256, at))
                     continue
                 if kept != raw:
@@ -403,34 +401,6 @@ class SubjectRows:
         self.keep("masks", ("name", "masked"), masks)
         self._whole = self._named(whole)
 
-    def _kept(self, raw: bytes, judge: Judge) -> bytes | None:
-        """Returns what is kept of a quarantined record: all of it, or a masked version; None if it is removed."""
-        known = self.tombstones.records
-        if known and tombstones.record(self._key, raw) in known:
-            return None
-        text = identifiers.as_text(raw)
-        moved = judge.moved(text)
-        if not moved and not self.traces.found(text):
-            return raw
-        self.traces.who(text)  # finds every person in a record that names several, for `met`
-        plain = raw.decode("utf-8", "replace")
-        owner = tokens.owner(plain)
-        if owner is None:
-            return self._envelope(raw, judge)
-        if moved or self.traces.owns(owner):
-            return None
-        kept = tokens.restrung(plain, lambda value: tokens.but(value, owner, self.traces.masked))
-        if kept is None or tokens.owner(kept) != owner or self.traces.found(tokens.beside(kept, owner)):
-            return None
-        return raw if kept == plain else kept.encode()
-
-    def _tells_of_others(self, raw: bytes, judge: Judge) -> bool:
-        """Returns whether a removed quarantined record has another owner, or none but addresses of others."""
-        text, owner = identifiers.as_text(raw), tokens.owner(raw.decode("utf-8", "replace"))
-        if owner is not None:
-            return judge.somebody_else(owner) and not judge.moved(text)
-        return judge.strangers(text)
-
     def _named(self, records: Collection[tuple[str, int]]) -> set[str]:
         """Returns the names of quarantined records, FILE:OFFSET, without parts that identify a customer."""
         if not records:
@@ -441,17 +411,6 @@ class SubjectRows:
             f'left join masks as m on q.file = m.name where (q.sha256, q."offset") in (values {places})'
         )
         return {f"{file}:{at}" for file, at in found}
-
-    def _envelope(self, raw: bytes, judge: Judge) -> bytes | None:
-        """Returns a quarantined value about several people without the customers; None if it cannot be divided."""
-        cut = judge.cut(raw)
-        if cut is None:
-            return None
-        kept = cut.of(raw)
-        if cut.clean:
-            return kept
-        text = self.traces.masked(kept.decode("utf-8", "replace"))
-        return None if text is None or envelopes.is_json(kept) != envelopes.is_json(text.encode()) else text.encode()
 
     def masked(self, name: str, column: str) -> str | None:
         """Returns the SQL of a column with its mentions masked; None if the column has no mentions."""
@@ -574,27 +533,6 @@ def _looked(part: _Part) -> list[tuple[Any, ...]]:
         for name, relation in part.relations.items():
             engine.insert_rows(name, relation.columns, relation.rows)
         return engine.rows(part.sql.format(files=read_files(part.paths)))
-
-
-def _suspected(batch: Sequence[tuple[str, int, bytes]], judge: Judge) -> Iterator[tuple[str, int, bytes]]:
-    """Yields the quarantined records of a batch from which something may have to be removed."""
-    texts = [identifiers.as_text(raw) for _, _, raw in batch]
-    for start in range(0, len(batch), _TOGETHER):
-        yield from (
-            batch[start + place] for place in identifiers.telling(texts[start : start + _TOGETHER], judge.reads)
-        )
-
-
-def _batched(records: Iterable[tuple[str, int, bytes]], size: int) -> Iterator[list[tuple[str, int, bytes]]]:
-    held: list[tuple[str, int, bytes]] = []
-    total = 0
-    for found in records:
-        held.append(found)
-        total += len(found[2])
-        if total > size:
-            yield held
-            held, total = [], 0
-    yield held
 
 
 def _refuse_elsewhere(state: TableState, folder: Path) -> None:
