@@ -20,6 +20,7 @@ import quick
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
 from stedi import cli
+from stedi.erasure import contents
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.locate import PLAIN
 from stedi.errors import IGNORED
@@ -203,12 +204,34 @@ def test_a_number_that_somebody_else_has_is_not_looked_for(stage: Stage, field: 
     assert value in {str(cell) for row in rows(lake, "customers_landing") for cell in row}
 
 
-@pytest.mark.parametrize("word", ["quarantine", "metadata", "step_trainer", "parquet", "landing", "default"])
+@pytest.mark.parametrize("word", ["quarantine", "metadata", "step_trainer", "parquet", "landing", "shared", "python"])
 def test_a_device_that_is_called_like_a_word_of_the_lake_can_be_erased(stage: Stage, word: str) -> None:
     lake, folder = stage.empty()
     lake.land(deliver(folder, "customer", [customer(ANA, serialNumber=word, customerName=word), customer(BO)]))
     assert erase(lake, ANA)["clean"]
     assert {row[1] for row in rows(lake, "customers_landing")} == {BO}
+
+
+def test_no_word_of_the_lakes_own_files_is_taken_for_a_device(stage: Stage) -> None:
+    lake, _ = stage.made()
+    erase(lake, ANA)
+    build(lake, NOW)
+    lake.create_dataset("gait")
+    lake.tag("first")
+    seen: dict[str, str] = {}
+    for path in sorted(lake.root.rglob("*")):
+        if path.suffix in (".avro", ".json", ".jsonl", ".md", ".toml", ".text"):
+            *_, text = contents.texts(path, contents.kind(path))  # the last one is decoded
+            found = re.findall(r"(?<![\w.+/=-])[A-Za-z][A-Za-z_.-]{4,60}[A-Za-z](?![\w.+/=-])", text)
+            seen |= dict.fromkeys(found, path.name)
+    words = {word for word in seen if not re.fullmatch("[0-9a-f-]+", word)}
+    assert {"shared", "snapshots", "fingerprint"} < words
+    taken = {
+        word: seen[word]
+        for word in words
+        if Identifiers(lake.key(), (), numbers=frozenset({word})).found(f'"{word}"', data=False)
+    }
+    assert not taken
 
 
 def test_a_broken_reading_of_a_shared_device_goes_with_the_moment(stage: Stage) -> None:

@@ -126,6 +126,19 @@ def test_tables_say_which_claims_of_the_erased_they_know_under_the_new_key(lake:
     assert again.build().run == ""
 
 
+def test_a_table_built_with_claims_that_a_rollback_took_back_is_rebuilt_after_a_change_of_key(lake: Lake) -> None:
+    lake.erase("bob@x.example")
+    for name in (tombstones.NAME, "receipts"):  # an accepted rollback of both: the lake knows of no erasure
+        path = lake.root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    lake = unseen(lake.root)
+    assert lake.context.erased_claims() == ""
+    key_rotation.rotate(lake.context, lake.key(), None)
+    again = unseen(lake.root)
+    actions = {table.name: table.action for table in again.build().tables}
+    assert actions["step_trainer_trusted"] == "rebuild"
+
+
 def test_builds_follow_a_lake_with_another_key(lake: Lake, tmp_path: Path) -> None:
     lake.rotate_key()
     deliver(tmp_path, "customer", [customer("gus@x.example", 60, serialNumber="dev-6", update=300)])

@@ -9,24 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 
 from stedi.privacy import decoding, tokens, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.tokens import FEW, SHORT, Sought, addresses, folded, stands
-from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
 
 _PARTS = 8
 """The number of parts into which texts are divided to find those with a mention."""
 IDENTITIES = ("email", "user", "serialNumber")
 """Columns of the lake's own tables whose whole values identify somebody."""
-_WORDS = frozenset(
-    {*ALL_ZONES, *ALL_ZONES.values(), *(c.name for columns in ALL_COLUMNS.values() for c in columns)}
-) | {
-    *("parquet", "metadata", "snapshot", "manifest", "landing", "pending", "receipts", "tombstones", "erasing"),
-    *("customer", "accelerometer", "step_trainer", "default", "string", "double", "binary", "timestamptz", "append"),
-    *("overwrite", "replace", "delete", "catalog", "format-version", "schema", "table", "location", "checksums"),
-}
-"""Words of the lake's own files: a serial number may be called like one, and is not looked for among them."""
+_FORMATS = """
+autoindex avro.codec codec categories data_0 data_1 license_name pretty_name
+total-data-files total-files-size total-records total-delete-files test-files train-files validation-files
+"""
+"""Words of the lake's own files that its source does not contain whole: those of formats, engines and joined texts."""
 _MOST = 1 << 22
 """Bytes that a packed value is unpacked to, at most."""
 _MOST_KNOWN = 1 << 20
@@ -202,7 +200,25 @@ def left(key: Key, value: str) -> str:
 
 
 def _tells(number: str) -> bool:
-    return len(number) >= SHORT and number not in _WORDS
+    """Returns whether a serial number among the lake's own words shows that it was left there.
+
+    It does not if the software writes the same word: a device may be called `shared` or `snapshot`.
+    """
+    return len(number) >= SHORT and not stands(_own_words(), number, name=True)
+
+
+@cache
+def _own_words() -> str:
+    """Returns the package's source as one text; whatever the lake's own files say in words, it says."""
+    texts = [_FORMATS]
+    folders = [resources.files("stedi")]
+    for folder in folders:  # it grows
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                folders.append(entry)
+            elif entry.name.endswith((".py", ".sql")):
+                texts.append(entry.read_text("utf-8"))
+    return "\n".join(texts)
 
 
 def of(records: Iterable[tuple[str | None, ...]], others: Callable[[str], bool]) -> frozenset[str]:

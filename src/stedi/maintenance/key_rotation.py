@@ -283,8 +283,8 @@ class _Run:
         inputs = {**json.loads(lineage["stedi.inputs"])}
         inputs.update({name: staged[name] for name in inputs if name in staged})
         was, now = self._claims
-        if lineage.pop(CLAIMS, "") == was and now:  # any other is rebuilt
-            lineage[CLAIMS] = now
+        if lineage.get(CLAIMS, "") == was:  # any other stays, so that the next build finds it and rebuilds the table
+            lineage |= {CLAIMS: now} if now else {}
         lineage |= {
             "stedi.run": self.id,
             "stedi.action": "rotate",
