@@ -280,10 +280,11 @@ def test_an_audit_finds_a_customer_whom_a_wrong_change_forgot(
 ) -> None:
     real = IncrementalBuild.work_out
 
-    def forgets(self: IncrementalBuild, table: str, started: int) -> None:
-        real(self, table, started)
+    def forgets(self: IncrementalBuild, table: str, started: int) -> bool:
+        gains = real(self, table, started)
         if table == "machine_learning_curated":
             self._engine.materialize(f"{table}__affected", "select null::varchar as customer_id where false")
+        return gains
 
     land("customer", customer("bo@x.example", consent=..., update=200, serialNumber="bo"))
     before = heads(lake)
@@ -296,6 +297,43 @@ def test_an_audit_finds_a_customer_whom_a_wrong_change_forgot(
     monkeypatch.undo()
     assert build(lake, NOW).run
     right(lake)
+
+
+@pytest.mark.parametrize("check", ["machine_learning_curated: consent proof", "training_rows_are_conserved"])
+def test_an_audit_finds_a_customer_whose_rows_a_rewritten_file_kept(
+    check: str, lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DuckDB.write_without
+
+    def keeps(self: DuckDB, table: str, files: Any, column: str, values: str, folder: Path, *, of: int) -> Any:
+        nobody = "select null::varchar as customer_id where false"
+        return real(
+            self, table, files, column, nobody if table == "machine_learning_curated" else values, folder, of=of
+        )
+
+    land("customer", customer("bo@x.example", consent=..., update=200, serialNumber="bo"))
+    before = heads(lake)
+    monkeypatch.setattr(DuckDB, "write_without", keeps)
+    if "proof" not in check:
+        monkeypatch.setattr(consent_check, "violations", lambda _, people, **__: [0] * len(people))
+    with pytest.raises(AuditFailed, match=check):
+        build(lake, NOW)
+    assert heads(lake) == before
+
+
+def test_a_withdrawal_writes_no_file_of_new_rows(
+    lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, real = list[str](), DuckDB.write
+
+    def watched(self: DuckDB, table: str, sql: str, *given: Any, **named: Any) -> Any:
+        written.append(sql)
+        return real(self, table, sql, *given, **named)
+
+    land("customer", customer("bo@x.example", consent=..., update=200, serialNumber="bo"))
+    monkeypatch.setattr(DuckDB, "write", watched)
+    build(lake, NOW)
+    assert not [sql for sql in written if "__insert" in sql]
 
 
 def test_history_says_what_each_build_did(lake: Lake, land: Callable[..., None]) -> None:

@@ -255,7 +255,7 @@ def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: py
     for name in ("materialize", "view", "write", "pseudonymise", "map_rows"):
         watched(name, 1)
     watched("rows", 0)
-    watched("files_containing", 2)
+    watched("files_containing", 3)
     watched("spellings", 1, 2)
     watched("bind_files")
     with quick.folder() as folder, quick.quickened():

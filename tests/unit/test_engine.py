@@ -230,6 +230,20 @@ def test_a_bound_table_does_not_see_later_files(engine: DuckDB, tmp_path: Path) 
     assert engine.rows(f"select count(*) from {TABLE}") == [(2,)]
 
 
+def test_files_that_contain_some_values_are_found_with_those_values(engine: DuckDB, tmp_path: Path) -> None:
+    one, other, third = (
+        engine.write(TABLE, rows(4, who=who), tmp_path / str(place))
+        for place, who in enumerate(("'a' || i % 2", "'a' || i", "'b'"))
+    )
+    wanted = "select unnest(['a0', 'a3', 'a9', null]) as customer_id"
+    found = engine.files_containing("found", (*one, *other, *third), "customer_id", wanted, table=TABLE)
+    assert {file.path for file in found} == {file.path for file in (*one, *other)}
+    assert sorted(engine.rows("select * from found")) == [("a0",), ("a3",)]
+    for files, values in (((), wanted), (third, wanted), (one, f"{wanted} limit 0")):
+        assert engine.files_containing("found", files, "customer_id", values, table=TABLE) == ()
+        assert engine.rows("select customer_id from found") == []
+
+
 @pytest.mark.parametrize("name", ["[1]", "a*b", "a?b", "**", "it's", "x=5", "customer_id=other", "a,b", "é ", "b\\c"])
 def test_files_are_read_by_their_names_and_not_by_patterns(engine: DuckDB, tmp_path: Path, name: str) -> None:
     for other in ("1", "aab", "ab", "aXb", "c"):

@@ -56,9 +56,12 @@ class Engine(Protocol):
         """
 
     def files_containing(
-        self, files: Iterable[DataFile], column: str, values: str, *, table: str
+        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
     ) -> tuple[DataFile, ...]:
-        """Returns the files of a table with a row whose column is among the values of a SELECT."""
+        """Returns the files of a table with a row whose column is among the values of a SELECT.
+
+        Stores those of the values that are in a file.
+        """
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
         """Writes the rows of a SELECT as the table's Parquet files into a new folder and returns them, on disk."""

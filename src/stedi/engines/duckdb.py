@@ -329,18 +329,30 @@ class DuckDB:
         self.view(view, " union all ".join(parts) or none)
 
     def files_containing(
-        self, files: Iterable[DataFile], column: str, values: str, *, table: str
+        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
     ) -> tuple[DataFile, ...]:
-        """Returns the files of a table with a row whose column is among the values of a SELECT."""
-        given = {file.path: file for file in files}
+        """Returns the files of a table with a row whose column is among the values of a SELECT.
+
+        Args:
+            view: The name of the result: those of the values that are in a file, each once, as the column.
+            files: The files.
+            column: A column of the table.
+            values: A SELECT of one column.
+            table: The table.
+        """
+        given, name, places = {file.path: file for file in files}, quoted(column), quoted(f"{view}__places")
         if not given:
+            self.bind_files(view, (), table=table)
             return ()
         paths = ", ".join(path_literal(path) for path in given)
-        found = self.rows(
-            f"select distinct filename from read_parquet([{paths}], filename = true, hive_partitioning = false) "
-            f"where {quoted(column)} in ({values})"
+        self.materialize(
+            f"{view}__places",
+            f"select distinct filename, {name} "
+            f"from read_parquet([{paths}], filename = true, hive_partitioning = false) "
+            f"where {name} in ({values})",
         )
-        return tuple(given[path] for (path,) in sorted(found))
+        self.view(view, f"select distinct {name} from {places}")
+        return tuple(given[path] for (path,) in sorted(self.rows(f"select distinct filename from {places}")))
 
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the SQL of two independent hashes of all these columns of a row, 64 bits each; sums of them have 128.

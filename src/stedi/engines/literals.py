@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from stedi.errors import LakeError
 
-_WILDCARDS = frozenset("*?[")
+_WILDCARDS = re.compile(r"[*?[]")
 
 
 def quoted(name: str) -> str:
@@ -29,7 +31,7 @@ def nameable(path: str) -> bool:
         path.encode()
     except UnicodeEncodeError:
         return False
-    return "\\" not in path or not _WILDCARDS.intersection(path)
+    return "\\" not in path or not _WILDCARDS.search(path)
 
 
 def path_literal(path: str) -> str:
@@ -44,4 +46,4 @@ def path_literal(path: str) -> str:
         raise LakeError(
             f"{path!a}: expected no wildcard beside a backslash in a path, and UTF-8, found otherwise; rename it"
         )
-    return literal("".join(f"[{c}]" if c in _WILDCARDS else c for c in path))
+    return literal(_WILDCARDS.sub(r"[\g<0>]", path))

@@ -34,7 +34,8 @@ def prove_consent(
     now: int,
     *,
     since_consent: bool,
-    staged: Mapping[str, Sequence[DataFile] | None],
+    new: Mapping[str, Sequence[DataFile]],
+    kept: Mapping[str, Sequence[DataFile]],
     proven: Iterable[DataFile] | None,
     news: str,
 ) -> None:
@@ -45,10 +46,11 @@ def prove_consent(
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds.
         since_consent: Whether readings from before consent are left out (rule 4).
-        staged: For each table its new files, or None if the whole table is new.
+        new: Each table's files that this build wrote.
+        kept: Each table's other files.
         proven: The files of the published `customers_trusted`, if the proof builds on the proof of its build.
         news: A SELECT of `email`: the addresses whose customers may have changed their mind since the tables were
-            built, so that the rest of a table that is not new has to be searched for them.
+            built, so that the files that a table keeps have to be searched for them.
     """
     suspects = ""
     if proven is None:
@@ -58,17 +60,17 @@ def prove_consent(
         consent_check.agree(engine, key, now, "customers_trusted__proven", news)
         suspects = consent_check.among(engine, "proof__suspects")
     people: list[tuple[str, str]] = []
-    for name, files in staged.items():
-        moment = MOMENTS.get(name, "shareWithResearchAsOfDate")
-        sql = f"select customer_id, epoch_ms(min({quoted(moment)})) as earliest from {{}} group by customer_id"
-        if files is None:
-            people.append((name, sql.format(name)))
-        else:
-            if files:
-                engine.bind_files(f"{name}__new", files, table=name)
-                people.append((name, sql.format(f"{name}__new")))
-            if suspects:
-                people.append((name, sql.format(f"{name} where customer_id in ({suspects})")))
+    for name, files in new.items():
+        earliest = "null::bigint"
+        if since_consent:
+            earliest = f"epoch_ms(min({quoted(MOMENTS.get(name, 'shareWithResearchAsOfDate'))}))"
+        sql = f"select customer_id, {earliest} as earliest from {{}} group by customer_id"
+        if files:
+            engine.bind_files(f"{name}__new", files, table=name)
+            people.append((name, sql.format(f"{name}__new")))
+        if kept[name] and suspects:
+            engine.bind_files(f"{name}__kept", kept[name], table=name)
+            people.append((name, sql.format(f"{name}__kept where customer_id in ({suspects})")))
     found = consent_check.violations(engine, [sql for _, sql in people], since_consent=since_consent)
     for (name, _), count in zip(people, found, strict=True):
         if count:
@@ -97,7 +99,7 @@ def check_assertions(
             `<table>__added` and `<table>__gone`.
         rebuilt: Tables that are new as a whole.
         changed: Tables that were changed in part.
-        files: All files of each.
+        files: All files of each table.
     """
     checks = {check.name: check for check in tables.assertions() if check.reads & (rebuilt | changed)}
     whole = {name: check.sql for name, check in checks.items() if check.reads & rebuilt}
@@ -105,7 +107,7 @@ def check_assertions(
     if _DISTINCT in whole and isinstance(engine, Streaming) and _in_order(files["accelerometer_trusted"]):
         del whole[_DISTINCT]
     if parts:
-        relations = _scoped(engine, changed)
+        relations = _scoped(engine, changed, files)
         parts = {name: tables.rebind(sql, relations) for name, sql in parts.items()}
     # small tables at once, large ones one after the other: each may need all the memory
     alone = [{name: sql} for name in whole for sql in _divided(engine, checks[name], files)]
@@ -138,7 +140,7 @@ def _in_order(files: Sequence[DataFile]) -> bool:
     return row_order.distinct(files)
 
 
-def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
+def _scoped(engine: Engine, changed: AbstractSet[str], files: Mapping[str, Sequence[DataFile]]) -> dict[str, str]:
     """Makes the rows that a change could have broken readable; returns the relation for each table of readings."""
     concerned = [
         f"select customer_id from {name}__{what}"
@@ -158,7 +160,13 @@ def _scoped(engine: Engine, changed: AbstractSet[str]) -> dict[str, str]:
         within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
         sql = f"select * from {name} where {within}"
         if among:
-            sql += f" union all select * from {name} where not ({within}) and customer_id in ({among})"
+            # to find the files reads one column; most hold none of the customers who have left
+            theirs, every = f"{name}__theirs", "select customer_id from audited__customers"
+            holding = engine.files_containing(
+                f"{name}__audited_customers", files[name], "customer_id", every, table=name
+            )
+            engine.bind_files(theirs, holding, table=name)
+            sql += f" union all select * from {theirs} where not ({within}) and customer_id in ({among})"
         relations[name] = f"{name}__audited"
         engine.view(relations[name], sql)
     owners = f"select customer_id from {relations['step_trainer_trusted']}"

@@ -42,7 +42,7 @@ class IncrementalBuild:
         """How many customers are new, once `customers_trusted` is worked out."""
         self.withheld = 0
         """By how much the number of withheld readings has changed, once `step_trainer_trusted` is worked out."""
-        self._by_table: dict[str, Callable[[int], None]] = {
+        self._by_table: dict[str, Callable[[int], bool]] = {
             "customers_trusted": self._customers_trusted,
             "accelerometer_trusted": self._accelerometer_trusted,
             "customers_curated": self._customers_curated,
@@ -50,7 +50,7 @@ class IncrementalBuild:
             "machine_learning_curated": self._machine_learning_curated,
         }
 
-    def work_out(self, table: str, started: int) -> None:
+    def work_out(self, table: str, started: int) -> bool:
         """Makes `<table>__insert`, the rows to add, and `<table>__affected`, the customers whose rows are removed.
 
         The relations `__old`, `__added` and `__gone` of its inputs must exist.
@@ -58,10 +58,13 @@ class IncrementalBuild:
         Args:
             table: The table.
             started: The start of its last build, epoch milliseconds.
-        """
-        self._by_table[table](started)
 
-    def _customers_trusted(self, started: int) -> None:
+        Returns:
+            Whether there may be rows to add.
+        """
+        return self._by_table[table](started)
+
+    def _customers_trusted(self, started: int) -> bool:
         engine, low, high = self._engine, *sorted((started, int(self._session.parameters["build_started"])))
         addresses = "select email as address from customers_landing__added"
         dated = f"customers_landing where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}"
@@ -71,7 +74,7 @@ class IncrementalBuild:
         engine.materialize("customers_trusted__scope", "select distinct customer_id from people__scope")
         among = {"customers_landing": "customers_landing__scope", "people": "people__scope"}
         engine.materialize("current_customers__scope", self._session.over("current_customers", **among))
-        self._compare(
+        gains = self._compare(
             "customers_trusted", self._session.over("customers_trusted", current_customers="current_customers__scope")
         )
         # new customers have only added records
@@ -83,8 +86,9 @@ class IncrementalBuild:
             f"select count(*) from (select customer_id from ({' union all '.join(counted)}) "
             "group by customer_id having sum(n) = 0)"
         )
+        return gains
 
-    def _accelerometer_trusted(self, started: int) -> None:
+    def _accelerometer_trusted(self, started: int) -> bool:
         engine, scope = self._engine, "accelerometer_landing__added"
         self._turned("customers_trusted", "accelerometer_trusted__affected")
         recomputed = "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__affected)"
@@ -101,15 +105,19 @@ class IncrementalBuild:
             )
         self._wearers("wearers__scope", scope)
         fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers="wearers__scope")
-        self._add_new("accelerometer_trusted", fresh)
+        return self._add_new("accelerometer_trusted", fresh)
 
-    def _customers_curated(self, started: int) -> None:
+    def _customers_curated(self, started: int) -> bool:
         engine, name, motions = self._engine, "customers_curated", "accelerometer_trusted__added"
         turned = ("customers_trusted__added", "customers_trusted__gone", "accelerometer_trusted__gone")
         if any(self._any(relation) for relation in turned):
             everybody = (f"select customer_id from {relation}" for relation in (*turned, motions))
             engine.materialize(f"{name}__scope", " union ".join(everybody))
-            scope, motions = f"customer_id in (select customer_id from {name}__scope)", "accelerometer_trusted__scope"
+            people, motions = "customers_trusted__scope_curated", "accelerometer_trusted__scope"
+            scope = f"customer_id in (select customer_id from {name}__scope)"
+            engine.materialize(people, f"select * from customers_trusted where {scope}")
+            # only of those who are trusted: a withdrawal then reads no reading
+            scope = f"customer_id in (select customer_id from {people})"
             engine.view(motions, f"select customer_id from accelerometer_trusted where {scope}")
         else:
             # no record has changed, and customers with new readings only gain rows
@@ -118,14 +126,14 @@ class IncrementalBuild:
                 f"{name}__known",
                 f"select customer_id from {name} where customer_id in (select customer_id from {motions})",
             )
-            scope = f"customer_id not in (select customer_id from {name}__known)"
-        engine.view("customers_trusted__scope_curated", f"select * from customers_trusted where {scope}")
-        fresh = self._session.over(
-            name, customers_trusted="customers_trusted__scope_curated", accelerometer_trusted=motions
-        )
-        self._compare(name, fresh)
+            people, scope = (
+                "customers_trusted__scope_curated",
+                f"customer_id not in (select customer_id from {name}__known)",
+            )
+            engine.view(people, f"select * from customers_trusted where {scope}")
+        return self._compare(name, self._session.over(name, customers_trusted=people, accelerometer_trusted=motions))
 
-    def _step_trainer_trusted(self, started: int) -> None:
+    def _step_trainer_trusted(self, started: int) -> bool:
         engine = self._engine
         self._turned("customers_curated", "owners__turned")
         self._wearers("wearers__added", "accelerometer_landing__added")
@@ -193,12 +201,13 @@ class IncrementalBuild:
             claims="claims__now",
             people="people__claiming",
         )
-        self._add_new("step_trainer_trusted", fresh)
+        gains = self._add_new("step_trainer_trusted", fresh)
         [(now,)] = engine.rows("select count(*) from shared_readings__scope where matches <> 1")
         [(before,)] = engine.rows("select count(*) from shared_readings__before where matches <> 1")
         self.withheld = now - before
+        return gains
 
-    def _machine_learning_curated(self, started: int) -> None:
+    def _machine_learning_curated(self, started: int) -> bool:
         engine = self._engine
         name, steps, motions = "machine_learning_curated", "step_trainer_trusted", "accelerometer_trusted"
         engine.materialize(
@@ -230,6 +239,7 @@ class IncrementalBuild:
         engine.view(
             f"{name}__insert", " union all ".join(f"({part})" for part in (*parts, f"select {names} where false"))
         )
+        return bool(pairs)
 
     def _of_customers(self, addresses: str, what: str) -> None:
         """Makes all records of the customers of some addresses readable, and their `people`.
@@ -311,8 +321,8 @@ class IncrementalBuild:
             f"shared_readings__{suffix}", self._session.over("shared_readings", **under, people="people__claiming")
         )
 
-    def _compare(self, table: str, fresh: str) -> None:
-        """Marks the customers in scope whose row differs as changed."""
+    def _compare(self, table: str, fresh: str) -> bool:
+        """Marks the customers in scope whose row differs as changed; returns whether any has a row now."""
         engine = self._engine
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
         engine.materialize(f"{table}__fresh", f"select {names} from ({fresh})")
@@ -325,17 +335,24 @@ class IncrementalBuild:
             f"select customer_id from (select * from {table}__stale except select * from {table}__fresh)",
         )
         engine.view(f"{table}__insert", f"select * from {table}__fresh except select * from {table}__stale")
+        return self._any(f"{table}__fresh")
 
-    def _add_new(self, table: str, fresh: str) -> None:
-        """Marks as new all rows of affected customers, and rows of others that the table does not have yet."""
+    def _add_new(self, table: str, fresh: str) -> bool:
+        """Marks as new all rows of affected customers, and rows of others that the table does not have yet.
+
+        Returns whether there may be such rows.
+        """
         engine, moment = self._engine, MOMENTS[table]
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
         engine.materialize(f"{table}__fresh", f"select {names} from ({fresh})")
+        if not self._any(f"{table}__fresh"):
+            engine.view(f"{table}__insert", f"select * from {table}__fresh")
+            return False
         if not self._any(f"{table}__affected"):
             near = self._between(moment, f"{table}__fresh", f"epoch_ms({quoted(moment)})", instants=True)
             known = f"select {names} from {table} where true {near}"
             engine.view(f"{table}__insert", f"select * from {table}__fresh except {known}")
-            return
+            return True
         others = f"customer_id not in (select customer_id from {table}__affected)"
         engine.view(f"{table}__others", f"select * from {table}__fresh where {others}")
         near = self._between(moment, f"{table}__others", f"epoch_ms({quoted(moment)})", instants=True)
@@ -344,6 +361,7 @@ class IncrementalBuild:
             f"select * from {table}__fresh where not ({others}) union all "
             f"(select * from {table}__others except select {names} from {table} where true {near})",
         )
+        return True
 
     def _between(self, column: str, relation: str, moment: str, *, instants: bool = False) -> str:
         """Returns a condition that limits `column` to the range of another relation, so files outside it are skipped.

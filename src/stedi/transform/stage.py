@@ -147,8 +147,13 @@ class StagedBuild:
     def _graph_tables(self) -> tuple[str, ...]:
         return tuple(table.name for table in self._graph.tables())
 
-    def _new(self, name: str) -> tuple[DataFile, ...]:
-        return self.staged[name].new if name in self.staged else ()
+    def _kept(self, name: str) -> tuple[DataFile, ...]:
+        """Returns the files that a table keeps from its published state."""
+        if name not in self.staged:
+            return self._catalog.files(self._before[name])
+        change = self.staged[name]
+        new = {file.path for file in change.new}
+        return tuple(file for file in change.files if file.path not in new)
 
     def _rebuild(self, session: BuildSession, step: Step) -> Staged:
         name = step.table
@@ -170,29 +175,24 @@ class StagedBuild:
         for read, window in step.windows.items():
             change = self.staged.get(read)
             session.look_back(read, window, change.gained if change else (), staged=change is not None)
-        changes.work_out(name, session.started(name))
+        gains = changes.work_out(name, session.started(name))
 
         files = self._catalog.files(before)
         affected = f"select customer_id from {name}__affected"
         anybody = bool(engine.rows(f"select 1 from {name}__affected limit 1"))
-        leaving = engine.files_containing(files, "customer_id", affected, table=name) if anybody else ()
+        leaving = engine.files_containing(
+            f"{name}__gone", files if anybody else (), "customer_id", affected, table=name
+        )
         names = ", ".join(f'"{column.name}"' for column in COLUMNS[name])
         # before the table is bound again: the computation reads its old state
-        added = engine.write(name, f"select {names} from {name}__insert", self._folder(name))
+        added = engine.write(name, f"select {names} from {name}__insert", self._folder(name)) if gains else ()
         kept: tuple[DataFile, ...] = ()
         if leaving:
             # a flipped bit must not be rewritten under a valid checksum
             checksums.check(self._catalog.folder(name), [file.path for file in leaving])
-            engine.bind_files(f"{name}__leaving", leaving, table=name)
             kept = engine.write_without(
                 name, leaving, "customer_id", affected, self._folder(name, kept=True), of=rows(before)
             )
-            engine.materialize(
-                f"{name}__gone",
-                f"select distinct customer_id from {name}__leaving where customer_id in ({affected})",
-            )
-        else:
-            engine.view(f"{name}__gone", "select null::varchar as customer_id where false")
         stay = tuple(file for file in files if file not in leaving)
         removed = count(leaving) - count(kept)
         return Staged(
@@ -274,13 +274,20 @@ class StagedBuild:
             self._now,
             since_consent=self._config.readings == "since-consent",
             # tables that are not staged must not keep anybody who has withdrawn, either
-            staged={name: None if name in rebuilt else self._new(name) for name in self._graph_tables},
+            new={name: self.staged[name].new if name in self.staged else () for name in self._graph_tables},
+            kept={name: self._kept(name) for name in self._graph_tables},
             proven=None if _PROVEN in rebuilt else self._catalog.files(self._before[_PROVEN]),
             news=consent_check.news(engine, "customers_landing__news", low, high),
         )
         checks.check_nulls({name: change.new for name, change in self.staged.items()})
         checks.check_assertions(
-            engine, rebuilt, self.staged.keys() - rebuilt, {name: change.files for name, change in self.staged.items()}
+            engine,
+            rebuilt,
+            self.staged.keys() - rebuilt,
+            {
+                name: self.staged[name].files if name in self.staged else self._catalog.files(self._before[name])
+                for name in self._graph_tables
+            },
         )
 
 

@@ -178,18 +178,30 @@ class SparkEngine:
         self._bound.pop(view, None)
 
     def files_containing(
-        self, files: Iterable[DataFile], column: str, values: str, *, table: str
+        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
     ) -> tuple[DataFile, ...]:
-        """Returns the given files that have a row whose value in a column is among the values of a SELECT."""
+        """Returns the given files that have a row whose value in a column is among the values of a SELECT.
+
+        Args:
+            view: The name of the result: those of the values that are in a file, each once, as the column.
+            files: The files.
+            column: A column of the table.
+            values: A SELECT of one column.
+            table: The table.
+        """
         given = {file.path: file for file in files}
         if not given:
+            self.bind_files(view, (), table=table)
             return ()
         pinned = self._pin(table, given.values())
         self._look_up(values)
-        sql = f"select distinct _file from {pinned} where `{column}` in ({to_spark(values)})"
+        sql = f"select distinct _file, `{column}` from {pinned} where `{column}` in ({to_spark(values)})"
         with _failures():
-            found = sorted(local_path(row[0]) for row in self.spark.sql(sql).collect())
-        return tuple(given[path] for path in found)
+            rows = self.spark.sql(sql)
+        self._keep(f"{view}__places", rows.withColumnRenamed("_file", "place"))
+        self.view(view, f"select distinct {column} from {view}__places")
+        found = self.rows(f"select distinct place from {view}__places")
+        return tuple(given[path] for path in sorted(local_path(place) for (place,) in found))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
