@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from stedi.engines import row_order
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, DamagedFile
 from stedi.lake import Lake
+from stedi.storage.config import Config
 from stedi.transform import checks, consent_check
 from stedi.transform.incremental import IncrementalBuild
 
@@ -334,6 +336,36 @@ def test_a_withdrawal_writes_no_file_of_new_rows(
     monkeypatch.setattr(DuckDB, "write", watched)
     build(lake, NOW)
     assert not [sql for sql in written if "__insert" in sql]
+
+
+def test_a_build_that_follows_little_in_a_large_lake_uses_one_thread(
+    lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, real = list[int](), building.connect
+
+    def watched(name: Any, config: Config, *given: Any) -> Any:
+        used.append(config.engine_threads)
+        return real(name, config, *given)
+
+    lake.context.config = replace(lake.config, engine_threads=3)
+    monkeypatch.setattr(building, "connect", watched)
+    monkeypatch.setattr(building, "_FEW", 5)  # tables of readings have six rows
+    monkeypatch.setattr(building, "_FEW_PEOPLE", 1)
+    land("customer", customer("ana@x.example", consent=..., update=200, serialNumber="ana"))
+    build(lake, NOW)
+    land("accelerometer", motion("bo@x.example", 102))
+    build(lake, NOW)
+    assert used == [1, 1]
+    land("customer", *(customer(f"{who}@x.example", consent=NOW + 1, update=300, serialNumber=who) for who in "de"))
+    build(lake, NOW)
+    build(lake, NOW + 2)  # a date has come
+    assert used == [1, 1, 3, 3]
+    land("customer", customer("f@x.example", update=300, serialNumber="f"))
+    build(lake, NOW + 2)  # too many customers to look through with one
+    land("accelerometer", *(motion("bo@x.example", at) for at in range(200, 206)))
+    build(lake, NOW + 2)
+    build(lake, NOW + 2, full=True)
+    assert used == [1, 1, 3, 3, 3, 3, 3]
 
 
 def test_history_says_what_each_build_did(lake: Lake, land: Callable[..., None]) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 import effort
 from stedi.engines import row_sums
-from stedi.engines.duckdb import DuckDB
+from stedi.engines.duckdb import NORMAL, DuckDB
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.engines.table_files import scan
 from stedi.errors import LakeError
@@ -146,7 +146,7 @@ def test_no_rows_of_texts_and_numbers_have_pandas_or_arrow_imported(tmp_path: Pa
     code = """
 import sys, pathlib
 from stedi.engines import row_sums
-from stedi.engines.duckdb import DuckDB
+from stedi.engines.duckdb import NORMAL, DuckDB
 with DuckDB(memory="100MB", threads=1, temporary=pathlib.Path(sys.argv[1])) as engine:
     for count in (1, 1000):
         engine.insert_rows("given", {"a": "varchar", "n": "bigint"}, [("ann@x.example", n) for n in range(count)])
@@ -308,6 +308,18 @@ def test_the_spellings_of_a_customer_are_found_as_rule_1_has_them(engine: DuckDB
     assert {text for (text,) in engine.rows("select address from found")} == {
         text for text in spelled if normalise(text) in normal
     }
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_sql_normalises_latin_addresses_as_python_does(seed: int, engine: DuckDB) -> None:
+    letters = [chr(n) for n in (*range(0x21, 0x7F), *range(0xC0, 0x149), *range(0x14A, 0x17F))]
+    marks = [chr(n) for n in range(0x300, 0x370) if n != 0x345]
+    chosen = Random(seed)
+    mixed = ["".join(chosen.choice(letters + 3 * marks) for _ in range(5)) for _ in range(20_000)]
+    addresses = sorted({*mixed, *(letter + mark for letter in letters for mark in ("", *marks))})
+    engine.insert_rows("addresses", {"address": "varchar"}, [(text,) for text in addresses])
+    found = engine.rows(f"select address, {NORMAL} from addresses")
+    assert [address for address, normal in found if normal != normalise(address)] == []
 
 
 def test_nobody_has_no_spellings(engine: DuckDB) -> None:

@@ -51,13 +51,20 @@ _SETTINGS = (
 )
 _OBJECTS = f"['{s3.SCHEME}"
 _BLANKS = " || ".join(f"chr({ord(blank)})" for blank in " \t\n\v\f\r\x1c\x1d\x1e\x1f")
+_COMPOSED = "replace(nfc_normalize(address), '\u0130', 'i\u0307')"
+"""Only of this letter the lower case is not what it folds to; an I and a dot compose to it."""
 NORMAL = (
     "case when strlen(address) = length(address) then case when address >= '!' and address[-1] >= '!' "
     f"then lower(address) else lower(trim(address, {_BLANKS})) end "
-    "when not regexp_matches(address, '[^!-~\u00c0-\u00ff]') then replace(lower(address), '\u00df', 'ss') end"
+    "when not regexp_matches(address, '[^!-~\u00c0-\u00ff]') then replace(lower(address), '\u00df', 'ss') "
+    "when not regexp_matches(address, '[^!-~\u00c0-\u0148\u014a-\u017e\u0300-\u0344\u0346-\u036f]') "
+    f"then nfc_normalize(replace(lower({_COMPOSED}), '\u00df', 'ss')) end"
 )
-"""The normal form of an `address` (rule 1) that is ASCII, or of it and the letters of Latin-1 without blanks: nothing
-composes them further, and only one folds to two letters. Null for all others: Python normalises them."""
+"""The normal form of an `address` (rule 1) without blanks that is ASCII, Latin-1 or Latin Extended-A, with or without
+combining marks; null for all others: Python normalises them.
+
+All these characters are as old as Unicode 5, so that DuckDB and Python agree on what they compose. Of Latin-1 nothing
+composes further. What does not fold to its lower case is left out, but for two letters."""
 
 
 class DuckDB:

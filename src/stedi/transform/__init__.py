@@ -50,6 +50,9 @@ __all__ = [
 _FEW = 250_000
 """So many rows one thread computes about as soon as several, of which one looks for work without pause while others
 have it: that takes up to twice the CPU."""
+_PEOPLE = "customers_landing"
+_FEW_PEOPLE = 50
+"""So many customers who come, leave or change are a few: the files that hold them are rewritten nearly as soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +229,16 @@ def _check_sql(graph: Dag, before: Mapping[str, TableState]) -> None:
 
 
 def _is_small(steps: Sequence[Step], before: Mapping[str, TableState]) -> bool:
-    """Says whether a build only adds what a few new readings make, or no table has more than a few rows."""
-    return all(rows(state) <= _FEW for state in before.values()) or all(
-        step.action in ("none", "append") and all(window.rows <= _FEW for window in step.windows.values())
-        for step in steps
-    )
+    """Says whether a build only follows a few readings and customers, or no table has more than a few rows."""
+    if all(rows(state) <= _FEW for state in before.values()):
+        return True
+    if any(step.action == "rebuild" or any(window.rows > _FEW for window in step.windows.values()) for step in steps):
+        return False
+    if all(step.action != "by-customer" for step in steps):
+        return True
+    # a consent date that has come, without a new record, may concern any number of customers
+    records = max(step.windows[_PEOPLE].rows for step in steps if _PEOPLE in step.windows)
+    return 0 < records <= _FEW_PEOPLE and rows(before[_PEOPLE]) <= _FEW
 
 
 def _untouched(step: Step) -> Step:
