@@ -23,6 +23,7 @@ import quick
 import servers
 import sparks
 import sweep_mutants
+import wire
 from lakes import KEY, REPOSITORY, Slate, unseen
 from stedi import sample
 from stedi.lake import Lake
@@ -279,7 +280,7 @@ def aws(
     for name, value in servers.environment(s3=s3_store, aws=moto_server).items():
         monkeypatch.setenv(name, value)
     s3.client.cache_clear()
-    with quick.one_engine():
+    with quick.one_engine(), wire.cheap():
         yield moto_server
     s3.client.cache_clear()
 

@@ -26,7 +26,7 @@ import rest_catalog
 import servers
 from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
 from stedi import cli, reader
-from stedi.catalog import remote
+from stedi.catalog import Catalog, remote
 from stedi.catalog.manifests import sizes
 from stedi.catalog.remote import Remote
 from stedi.engines.duckdb import DuckDB
@@ -147,6 +147,19 @@ def test_a_lake_in_a_bucket_has_the_rows_of_one_in_a_folder(
     assert count == [{"n": lakes.rows(here, "machine_learning_curated").total()}]
     assert not any(check.violations for check in again.prove().checks)
     assert not any(check.found for check in again.audit(files=True))
+
+
+def test_one_table_is_looked_up_without_the_others(catalog: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake.create(f"s3://{bucket}/lake")
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "listed", lambda self: pytest.fail("it asked for every table"))
+        assert lake.catalog.table("landed_files").name == "landed_files"
+    lake.catalog.remote.drop("quarantine")
+    for name in ("quarantine", "nobodys"):
+        with pytest.raises(LakeError, match=f"no table {name}: expected one of .*landed_files"):
+            lake.catalog.table(name)
+    with pytest.raises(LakeError, match="of another lake"):
+        Catalog(s3.at(f"s3://{bucket}/other")).table("landed_files")
 
 
 def test_it_follows_what_changes_and_maintenance_loses_nothing(built: Lake, tmp_path: Path) -> None:

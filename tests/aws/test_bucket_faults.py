@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,13 +31,14 @@ import pytest
 import forks
 import quick
 import servers
+import wire
 from buckets import Bucket, World
 from effort import NIGHTLY
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
 from stage import _deliveries
 from stedi import cli
-from stedi.catalog import Catalog
-from stedi.catalog.snapshots import manifests
+from stedi.catalog import Catalog, checksums
+from stedi.catalog.snapshots import data_files, manifests
 from stedi.engines.literals import quoted
 from stedi.engines.table_files import scan
 from stedi.landing import withdrawal
@@ -169,8 +172,12 @@ class Stage:
                 if c.name not in VOLATILE
             )
             for snapshot in (None, *state.snapshots):  # old tables, too
-                files = catalog.files(state) if snapshot is None else catalog.files(state, snapshot)
+                files = data_files(name, snapshot or state.current)
                 local = [replace(file, path=str(self.here(file.path))) for file in files]
+                assert all(Path(file.path).stat().st_size == file.bytes for file in local)
+                if snapshot is not None:
+                    metadata = (snapshot.manifest_list, *manifests(name, snapshot))
+                    assert all(self.here(path).is_file() for path in metadata)
                 found = connection.execute(f"select {shown} from ({scan(local, COLUMNS[name])})").fetchall()
                 if snapshot is None:
                     digest = hashlib.sha256("\n".join(sorted(map(repr, found))).encode()).hexdigest()
@@ -182,7 +189,7 @@ class Stage:
         """Returns what lies about in the bucket that no snapshot uses, and no later command removes."""
         catalog, found = Catalog(self.lake), []
         for name, state in catalog.tables().items():
-            used = {file.path for snapshot in state.snapshots for file in catalog.files(state, snapshot)}
+            used = {file.path for snapshot in state.snapshots for file in data_files(name, snapshot)}
             used |= set(state.metadata)
             for snapshot in state.snapshots:
                 used |= {snapshot.manifest_list, *manifests(name, snapshot)}
@@ -221,9 +228,17 @@ def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
         patch.setattr(withdrawal, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))  # a withdrawal is dated
         statements = s3.engine_statements
         patch.setattr(s3, "engine_statements", lambda: [*statements(), "set http_retry_wait_ms = 1"])
-        patch.setattr(leases, "_LEASE", -60.0)  # a lock that could not be given back is nobody's at once
+        # a lock that could not be given back is nobody's at once
+        if NIGHTLY:
+            patch.setattr(leases, "_LEASE", -60.0)  # and each proof renews a lock, which faults strike, too
+        else:
+            held = leases._held
+            patch.setattr(leases, "_held", lambda path: (found := held(path)) and (math.inf, found[1]))
+        # metadata files keep their names and contents from one world to the next
+        patch.setattr(checksums, "_read_object", lru_cache(maxsize=None)(checksums._read_object.__wrapped__))
         s3.client.cache_clear()
         stack.enter_context(quick.one_engine())
+        stack.enter_context(wire.cheap())
         try:
             yield Stage(folder / "worlds", store, proxies), proxies
         finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import select
 import socket
 import threading
 import time
@@ -81,12 +82,20 @@ class Proxy:
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
+            def setup(self) -> None:
+                super().setup()
+                self.forward = http.client.HTTPConnection(proxy._server, timeout=60)
+
+            def finish(self) -> None:
+                self.forward.close()
+                super().finish()
+
             def handle_one_request(self) -> None:
                 with suppress(ConnectionError):
                     super().handle_one_request()
 
             def answer(self) -> None:
-                proxy.handle(self)
+                proxy.handle(self, self.forward)
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815 - the base class's names
 
@@ -135,7 +144,7 @@ class Proxy:
             self.struck.append(call)
         return fault
 
-    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+    def handle(self, handler: BaseHTTPRequestHandler, forward: http.client.HTTPConnection) -> None:
         body = _body(handler)
         fault = self._count(handler)
         kind = fault.kind if fault else None
@@ -143,7 +152,8 @@ class Proxy:
             return _refuse(handler, str(kind))
         if kind == "delay":
             time.sleep(0.3)
-        forward = http.client.HTTPConnection(self._server, timeout=60)
+        if forward.sock and select.select([forward.sock], [], [], 0)[0]:  # the server has closed it
+            forward.close()
         try:
             forward.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
             for name, value in handler.headers.items():
@@ -154,13 +164,15 @@ class Proxy:
             forward.endheaders()
             if kind == "cut upload":
                 forward.send(body[: len(body) // 2])
+                forward.close()
                 return _break(handler)
             if body:
                 forward.send(body)
             response = forward.getresponse()
             content = response.read()
-        finally:
+        except BaseException:
             forward.close()
+            raise
         if kind == "lost" or (kind == "cut download" and not content):
             return _break(handler)
         handler.send_response_only(response.status, response.reason)

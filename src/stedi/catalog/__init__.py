@@ -8,7 +8,7 @@ each is staged on a branch and then published.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,17 +128,20 @@ class Catalog:
         Raises:
             LakeError: There is no such table, or it cannot be read.
         """
-        found = self._states([name])
+        if self.remote is not None:
+            location = self.remote.location(name)
+            found = {} if location is None else {name: snapshots.read_table(name, location)}
+        else:
+            found = read_catalog(self.path, [name])
         if name not in found:
             raise LakeError(f"no table {name}: expected one of {', '.join(self.listed())}")
         return found[name]
 
-    def _states(self, names: Collection[str] = tuple(ALL_ZONES)) -> dict[str, TableState]:
+    def _states(self) -> dict[str, TableState]:
         if self.remote is None:
-            return read_catalog(self.path, names)
+            return read_catalog(self.path)
         found = self.remote.listed()
-        wanted = [name for name in names if name in found]
-        return dict(s3.each(lambda name: snapshots.read_table(name, found[name]), wanted))
+        return dict(s3.each(lambda name: snapshots.read_table(name, found[name]), found))
 
     def files(self, state: TableState, snapshot: Snapshot | None = None) -> tuple[DataFile, ...]:
         """Returns the data files of a table's snapshot, by default of its current one, to be read.

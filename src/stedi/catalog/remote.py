@@ -85,6 +85,20 @@ class Remote:
             self._refuse_elsewhere(name, location)
         return {name: found[name] for name in ALL_ZONES if name in found}
 
+    def location(self, table: str) -> str | None:
+        """Returns the location of one table's current metadata file, or None if there is no such table.
+
+        Raises:
+            LakeError: The catalog cannot be reached, or the table is another lake's.
+        """
+        if table not in ALL_ZONES:
+            return None
+        with self._answering():
+            found = self._one_of_glue(table) if self._glue is not None else self._one_of_any(table)
+        if found is not None:
+            self._refuse_elsewhere(table, found)
+        return found
+
     def _refuse_elsewhere(self, table: str, location: str) -> None:
         """Refuses a table whose metadata file lies elsewhere than this lake puts it, be it further below its prefix."""
         if location.rpartition("/")[0] != f"{self._root}/{ALL_ZONES[table]}/{table}/metadata":
@@ -240,16 +254,14 @@ class Remote:
         return s3.steady(boto3.client("glue", config=Config(retries={"mode": "standard", "max_attempts": 8})))
 
     def _of_glue(self) -> dict[str, str]:
-        found = {}
+        listed = ((table["Name"], _named(table)) for table in _in_glue(self._glue, NAMESPACE))
+        return {name: location for name, location in listed if location and name in ALL_ZONES}
+
+    def _one_of_glue(self, table: str) -> str | None:
         try:
-            for page in self._glue.get_paginator("get_tables").paginate(DatabaseName=NAMESPACE):
-                for table in page["TableList"]:
-                    location = table.get("Parameters", {}).get("metadata_location")
-                    if location and table["Name"] in ALL_ZONES:
-                        found[table["Name"]] = location
+            return _named(self._glue.get_table(DatabaseName=NAMESPACE, Name=table)["Table"])
         except self._glue.exceptions.EntityNotFoundException:
-            pass
-        return found
+            return None
 
     def _of_any(self) -> dict[str, str]:
         from pyiceberg.exceptions import NoSuchNamespaceError
@@ -260,6 +272,14 @@ class Remote:
             return {}
         loaded = s3.each(lambda name: self._catalog.load_table((NAMESPACE, name)).metadata_location, names)
         return dict(loaded)
+
+    def _one_of_any(self, table: str) -> str | None:
+        from pyiceberg.exceptions import NoSuchTableError
+
+        try:
+            return self._catalog.load_table((NAMESPACE, table)).metadata_location
+        except NoSuchTableError:
+            return None
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -302,6 +322,12 @@ def _in_glue(client: Any, database: str) -> list[dict[str, Any]]:
         return [table for page in pages for table in page["TableList"]]
     except client.exceptions.EntityNotFoundException:
         return []
+
+
+def _named(table: Mapping[str, Any]) -> str | None:
+    """Returns the location of the metadata file that Glue's description of a table names, if it names one."""
+    found: str | None = table.get("Parameters", {}).get("metadata_location")
+    return found
 
 
 def _configured() -> bool:

@@ -55,7 +55,8 @@ def steady(other: Any) -> Any:
         told = answer.headers.get("Content-Length")
         return pause(attempts) if told is not None and int(told) != len(answer.content) else None
 
-    other.meta.events.register_last(f"needs-retry.{other.meta.service_model.service_id.hyphenize()}", again)
+    event = f"needs-retry.{other.meta.service_model.service_id.hyphenize()}"
+    other.meta.events.register_last(event, again, unique_id="stedi")
     return other
 
 

@@ -136,6 +136,8 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[tuple[Any
     from concurrent.futures import ThreadPoolExecutor
 
     listed = list(items)
+    if len(listed) < 2:
+        return [(item, function(item)) for item in listed]
     with ThreadPoolExecutor(2 * BESIDE) as beside:
         return list(zip(listed, beside.map(function, listed), strict=True))
 
