@@ -280,7 +280,7 @@ def aws(
     for name, value in servers.environment(s3=s3_store, aws=moto_server).items():
         monkeypatch.setenv(name, value)
     s3.client.cache_clear()
-    with quick.one_engine(), wire.cheap():
+    with quick.one_engine(), wire.cheap(), wire.few_clients():
         yield moto_server
     s3.client.cache_clear()
 

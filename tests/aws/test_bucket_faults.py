@@ -239,6 +239,7 @@ def bucket_stage() -> Iterator[tuple[Stage, dict[str, Proxy]]]:
         s3.client.cache_clear()
         stack.enter_context(quick.one_engine())
         stack.enter_context(wire.cheap())
+        stack.enter_context(wire.few_clients())
         try:
             yield Stage(folder / "worlds", store, proxies), proxies
         finally:

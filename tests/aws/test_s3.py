@@ -19,6 +19,7 @@ import duckdb
 import pytest
 
 import servers
+import wire
 from s3_faults import KINDS, Call, Fault, Kind, Proxy, proxied
 from stedi.errors import LakeBusy, LakeError, MissingExtra
 from stedi.storage import durable, s3
@@ -64,10 +65,10 @@ ONE = pytest.mark.parametrize("store", ["versitygw" if servers.VERSITYGW else "m
 @contextmanager
 def using(**variables: str) -> Iterator[None]:
     """Sets variables of the environment, and has the client made anew."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, wire.cheap():
         for name, value in variables.items():
             patch.setenv(name, value)
-        patch.setattr("boto3.DEFAULT_SESSION", None)  # which has found its keys
+        patch.setattr("boto3.DEFAULT_SESSION", wire.session())  # the last one has found its keys
         s3.client.cache_clear()
         try:
             yield

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http.client import HTTPMessage
 from typing import Any, BinaryIO
 
@@ -20,7 +21,6 @@ from typing import Any, BinaryIO
 @contextmanager
 def cheap() -> Iterator[None]:
     """Makes requests of this process cheaper within a block."""
-    import boto3
     import pytest
     from botocore import parsers, useragent
 
@@ -28,8 +28,35 @@ def cheap() -> Iterator[None]:
         patch.setattr(http.client, "parse_headers", headers)
         patch.setattr(parsers, "DEFAULT_TIMESTAMP_PARSER", time(parsers.DEFAULT_TIMESTAMP_PARSER))
         patch.setattr(useragent.UserAgentString, "to_string", lambda self: "tests")
+        yield
+
+
+@contextmanager
+def few_clients() -> Iterator[None]:
+    """Makes one client for equal arguments in an equal environment, within a block."""
+    import boto3
+    import pytest
+
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(boto3, "client", kept(boto3.client))
         yield
+
+
+@cache
+def _loader() -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
+def session() -> Any:
+    """Returns a session that knows no keys yet, and reads no service's model that another such session has read."""
+    import boto3
+    from botocore.session import get_session
+
+    found = get_session()
+    found.register_component("data_loader", _loader())
+    return boto3.Session(botocore_session=found)
 
 
 def headers(stream: BinaryIO, _class: type[HTTPMessage] = HTTPMessage) -> HTTPMessage:
