@@ -25,6 +25,8 @@ from stedi.audit.proof import Proof, expected, prove, violations
 from stedi.audit.proof.as_of import AsOf
 from stedi.catalog import Catalog
 from stedi.context import Context
+from stedi.engines import column_sums, row_sums
+from stedi.engines.column_sums import ColumnSums
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
@@ -109,14 +111,35 @@ def test_a_broken_rule_is_found_and_no_other_is_accused(people: Lake, mutant: Mu
     assert findings(proof(people)) == mutant.findings
 
 
-@pytest.mark.parametrize("mutant", HIDING.values(), ids=list(HIDING))
-@pytest.mark.sample(quick=3)
-def test_what_hides_from_sums_is_found_by_those_of_large_tables(
+@pytest.mark.parametrize("mutant", (MUTANTS | HIDING).values(), ids=list(MUTANTS | HIDING))
+@pytest.mark.sample(quick=8)
+def test_what_is_wrong_is_found_by_the_sums_of_large_tables(
     people: Lake, mutant: Mutant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stedi.engines.duckdb._MANY", 0)
+    monkeypatch.setattr(column_sums, "MANY", 0)
     proof_mutants.commit(people, mutant)
     assert findings(proof(people)) == mutant.findings
+
+
+@pytest.mark.skipif(row_sums.library() is None, reason="no compiler")
+def test_all_large_tables_are_summed_in_c(people: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column_sums, "MANY", 0)
+    done = dict[str, bool]()
+
+    def noted(name: str) -> Callable[..., bool]:
+        summed = getattr(ColumnSums, name)
+
+        def of(self: ColumnSums, view: str, *given: Any) -> bool:
+            done[view] = summed(self, view, *given)
+            return done[view]
+
+        return of
+
+    for name in ("of_distinct", "of_texts", "of_join"):
+        monkeypatch.setattr(ColumnSums, name, noted(name))
+    assert findings(proof(people)) == set()
+    views = ("motions_landed", "motions_summed", "steps_landed", "steps_summed", "training_joined", "training_summed")
+    assert done == dict.fromkeys(views, True)
 
 
 def test_sums_of_hashes_lose_nothing_that_is_carried_and_tell_places_apart(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from draws import Draw, chance, each, either, few_of, number, one_of, some
 from lakes import Slate
 from law import Law, RealLake, Step, Subject, write_case
 from law_mutants import Wrong
-from stedi.engines import duckdb
+from stedi.engines import column_sums, duckdb
 from stedi.privacy import pseudonyms
 from stedi.privacy.pseudonyms import Key
 from worlds import BASE, FUTURE
@@ -477,7 +477,7 @@ def main() -> int:
     key = pseudonyms.from_environment()
     assert key is not None, "set STEDI_PSEUDONYM_KEY to 64 hex digits"
     if options.seed % 2:
-        duckdb._MANY = 0  # sort readings as in large tables
+        duckdb._MANY = column_sums.MANY = 0  # sort and sum readings as in large tables
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
         try:

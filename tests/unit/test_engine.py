@@ -17,7 +17,6 @@ import duckdb
 import pytest
 
 import effort
-from stedi.engines import row_sums
 from stedi.engines.duckdb import NORMAL, DuckDB
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.engines.table_files import scan
@@ -106,36 +105,6 @@ def test_nulls_dates_and_booleans_are_those_that_were_given(engine: DuckDB) -> N
         assert sorted(engine.rows("select * from given"), key=repr) == sorted(given, key=repr)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_sums_of_distinct_rows_are_the_same_in_sql_and_in_c(
-    engine: DuckDB, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    if row_sums.library() is None:
-        pytest.skip("no compiler")
-    random = Random(seed)
-    hashes = [0, 1, 2**64 - 1, *(random.getrandbits(64) for _ in range(200))]
-    some = random.choices([*hashes, None], k=2000)
-    rows = [(random.randrange(9), one, None if one is None else one ^ 5) for one in some]
-    rows.append((9, None, None))
-    engine.insert_rows("given", {"who": "bigint", "one": "ubigint", "other": "ubigint"}, rows)
-    found = []
-    for many in (10_000, 0):
-        monkeypatch.setattr("stedi.engines.duckdb._MANY", many)
-        engine.sum_distinct("summed", "select * from given", rows=len(rows), groups=10)
-        names = "who, landed, timely, counted, one, other"
-        found.append(engine.rows(f"select {names} from summed order by who"))
-    assert found[0] == found[1]
-    assert len(found[0]) == 10
-
-
-def test_numbers_of_more_groups_than_memory_has_room_for_are_summed_in_sql(
-    engine: DuckDB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stedi.engines.duckdb._MANY", 0)
-    engine.sum_distinct("summed", "select 7 as who, 1::ubigint as one, 2::ubigint as other", rows=1, groups=1 << 40)
-    assert engine.rows("select who, landed, timely, counted, one, other from summed") == [(7, 1, 1, 1, 1, 2)]
-
-
 def test_a_text_of_nuls_is_a_literal_that_any_number_of_them_costs_little(engine: DuckDB) -> None:
     for text in ("\0", "\0" * 5_000, "a\0" * 5_000 + "b", "\0'\0"):
         assert engine.rows(f"select {literal(text)}") == [(text,)]
@@ -145,8 +114,7 @@ def test_no_rows_of_texts_and_numbers_have_pandas_or_arrow_imported(tmp_path: Pa
     """DuckDB imports both to bind one parameter, which takes longer than most commands."""
     code = """
 import sys, pathlib
-from stedi.engines import row_sums
-from stedi.engines.duckdb import NORMAL, DuckDB
+from stedi.engines.duckdb import DuckDB
 with DuckDB(memory="100MB", threads=1, temporary=pathlib.Path(sys.argv[1])) as engine:
     for count in (1, 1000):
         engine.insert_rows("given", {"a": "varchar", "n": "bigint"}, [("ann@x.example", n) for n in range(count)])

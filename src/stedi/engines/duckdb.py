@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.engines import LEAVING, refuse_other_columns, rest_of, row_sums, staying
+from stedi.engines import LEAVING, refuse_other_columns, rest_of, staying
 from stedi.engines.arrow_files import GROUP
+from stedi.engines.column_sums import ColumnSums
 from stedi.engines.failures import failures
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.engines.table_files import copy_statement, data_file, file_rows, move_to_bucket, scan
@@ -86,6 +87,7 @@ class DuckDB:
         durable.private(temporary)
         self._temporary, self._threads, self._memory = temporary, threads, settings.size(memory) or 0
         self._keys_until: float | None = None
+        self._bound: dict[str, tuple[DataFile, ...]] = {}
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -148,10 +150,13 @@ class DuckDB:
 
     def bind_files(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
-        self.view(name, scan(files, ALL_COLUMNS[table or name]))
+        bound = tuple(files)
+        self.view(name, scan(bound, ALL_COLUMNS[table or name]))
+        self._bound[name] = bound
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; it is recomputed wherever it is read."""
+        self._bound.pop(name, None)
         self._execute(f"create or replace view {quoted(name)} as {sql}")
 
     def materialize(self, view: str, sql: str) -> None:
@@ -369,29 +374,10 @@ class DuckDB:
         one, other = ", ".join(columns), ", ".join(reversed(columns))
         return f"hash(hash({one}))", f"hash(hash({other}, 1))"
 
-    def sum_distinct(self, view: str, sql: str, *, rows: int, groups: int) -> None:
-        """Keeps of each group its rows, those with hashes, how many of these are distinct, and the sums of the hashes.
-
-        Gives `who`, `landed`, `timely`, `counted`, `one` and `other`. Rows are distinct by their first hash.
-
-        Args:
-            view: The name of the result.
-            sql: A SELECT of `who`, the number of a group, and `one` and `other`, two hashes of a row or two nulls.
-            rows: How many rows it has.
-            groups: What every group's number is below.
-        """
-        fits = rows * row_sums.ROW + groups * row_sums.GROUP <= self._memory // 4
-        if rows >= _MANY and fits and row_sums.library():
-            kinds = dict.fromkeys(("who", "landed", "timely", "counted"), "bigint")
-            found = row_sums.distinct(self.arrow(f"select who, one, other from ({sql})"), rows=rows, groups=groups)
-            return self.insert_rows(view, {**kinds, "one": "hugeint", "other": "hugeint"}, found)
-        return self.materialize(
-            view,
-            "select who, sum(n) as landed, coalesce(sum(n) filter (where one is not null), 0) as timely, "
-            "count(one) as counted, sum(one) as one, sum(other) as other "
-            "from (select who, one, any_value(other) as other, count(*) as n "
-            f"from ({sql}) group by who, one) group by who",
-        )
+    def column_sums(self, table: str) -> ColumnSums | None:
+        """Returns what sums rows of bound files in C; None if a table is small, or no library is there."""
+        sums = ColumnSums(self, self._bound, self._memory // 4)
+        return sums if sums.worthwhile(table) else None
 
     def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of a SELECT; only some thousand are held at a time."""

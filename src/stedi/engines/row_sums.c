@@ -1,11 +1,11 @@
-/* Counts and sums distinct rows: each row is a group's number and two hashes, of which the first identifies the row.
+/* Hashes rows and sums the hashes by group: of all rows, of distinct rows, or of the rows of a join.
 
-   Rows are stored in columns until all have been added, then processed group by group, so that the hash table of one
-   group fits in a core's cache. The library shares no code with the one that removes duplicate readings from tables,
-   because it is used to verify those tables. It is called through ctypes, so other threads run at the same time. */
+   The library shares no code with the ones that write tables, because it is used to verify those tables. It is called
+   through ctypes, so another thread reads rows at the same time. A row's group is found by its text: `codes` has the
+   number of each row's text, and `groups` the group of each such number. */
 #include <stdint.h>
-#include <stdlib.h>
 
+typedef int32_t i32;
 typedef int64_t i64;
 typedef uint32_t u32;
 typedef uint64_t u64;
@@ -16,67 +16,157 @@ typedef unsigned __int128 u128;
 #endif
 u64 stedi_source(void) { return STEDI_SOURCE; }
 
-/* Stores rows from index `at` on. A row whose bit in `counted` is not set is counted only in `landed`; without
-   `counted`, all rows are stored. Returns the index for the next row; -1 if a group number is not below `groups`. */
-i64 stedi_keep(const i64 *group, const u64 *one, const u64 *other, const uint8_t *counted, i64 offset, i64 rows,
-               i64 groups, i64 at, u32 *kept, u64 *ones, u64 *others, i64 *landed) {
-    for (i64 row = 0; row < rows; row++) {
-        if ((u64)group[row] >= (u64)groups) return -1;
-        landed[group[row]]++;
-        i64 bit = offset + row;
-        if (counted && !(counted[bit >> 3] >> (bit & 7) & 1)) continue;
-        kept[at] = (u32)group[row];
-        ones[at] = one[row];
-        others[at++] = other[row];
-    }
-    return at;
+#define NONE UINT32_MAX                                 /* the group of rows that are skipped */
+
+/* The sums of one group; a sum of hashes has 128 bits, so that nothing is lost in a carry. */
+typedef struct { u64 rows, timely, counted, one[2], other[2]; } Sums;
+
+static u64 mixed(u64 value) {
+    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9u;
+    value = (value ^ value >> 27) * 0x94d049bb133111ebu;
+    return value ^ value >> 31;
 }
 
-/* Sets the six numbers of each group in `sums`: its stored rows, its distinct rows, and the sum of each hash of the
-   distinct rows, as a low and a high half. `odd` is a random odd number; without it, someone could craft rows that all
-   hash to one slot. Returns 0; -1 if memory is exhausted. */
-i64 stedi_sum(const u32 *kept, const u64 *ones, const u64 *others, i64 rows, i64 groups, u64 odd, u64 *sums) {
-    i64 result = -1, most = 0;
-    i64 *ends = calloc((size_t)groups + 1, sizeof *ends);
-    u32 *places = malloc((size_t)(rows + 1) * sizeof *places);
-    if (!ends || !places || rows > UINT32_MAX) goto done;
-    for (i64 row = 0; row < rows; row++) ends[kept[row] + 1]++;
-    for (i64 group = 0; group < groups; group++) {
-        if (ends[group + 1] > most) most = ends[group + 1];
-        ends[group + 1] += ends[group];
+static void add(u64 *sum, u64 hash) {
+    sum[0] += hash;
+    sum[1] += sum[0] < hash;
+}
+
+static void count(Sums *sums, u64 one, u64 other) {
+    sums->counted++;
+    add(sums->one, one);
+    add(sums->other, other);
+}
+
+/* A row's hash: a random linear function modulo 2^128, of which any two rows have the same value with a probability of
+   2^-64. It is mixed, so that sums of hashes do not depend on sums of columns. */
+static u64 hashed(const u64 *values, i32 width, const u64 *key) {
+    u128 sum = (u128)key[1] << 64 | key[0];
+    for (i32 place = 0; place < width; place++) {
+        key += 2;
+        sum += ((u128)key[1] << 64 | key[0]) * values[place];
     }
-    u64 room = 2;
-    while (room < 2 * (u64)most) room *= 2;
-    u64 *seen = malloc(room * sizeof *seen);
-    if (!seen) goto done;
-    for (i64 row = 0; row < rows; row++) places[ends[kept[row]]++] = (u32)row;
-    for (i64 group = 0, begin = 0; group < groups; begin = ends[group++]) {
-        u64 slots = 2, distinct = 0, zero = 0;
-        int shift = 63;
-        u128 one = 0, other = 0;
-        for (; slots < 2 * (u64)(ends[group] - begin); shift--) slots *= 2;
-        for (u64 slot = 0; slot < slots; slot++) seen[slot] = 0;
-        for (i64 place = begin; place < ends[group]; place++) {
-            u64 hash = ones[places[place]], slot = hash * odd >> shift;
-            if (hash) {
-                while (seen[slot] && seen[slot] != hash) slot = (slot + 1) & (slots - 1);
-                if (seen[slot]) continue;
-                seen[slot] = hash;
-            } else if (zero++) continue;                /* zero marks a free slot */
-            distinct++;
-            one += hash;
-            other += others[places[place]];
+    return mixed((u64)(sum >> 64));
+}
+
+static u64 value_of(const i64 *column, i64 row, i64 scale) {
+    if (scale) return (u64)column[row] * (u64)scale;
+    union { double number; u64 bits; } zero = {((const double *)column)[row] + 0.0};  /* -0.0 becomes 0.0 */
+    return zero.bits;
+}
+
+#define COLUMNS 8
+
+/* Writes two hashes of each row. A column of scale 0 has doubles; integers are multiplied by their scale. A key has two
+   numbers more than twice the columns; the second one follows the first. */
+void stedi_hash(const i64 *const *columns, const i64 *scales, i32 width, i64 rows, const u64 *keys, u64 *one,
+                u64 *other) {
+    u64 values[COLUMNS];
+    for (i64 row = 0; row < rows; row++) {
+        for (i32 place = 0; place < width; place++) values[place] = value_of(columns[place], row, scales[place]);
+        one[row] = hashed(values, width, keys);
+        other[row] = hashed(values, width, keys + 2 * (width + 1));
+    }
+}
+
+/* Numbers pairs of codes. */
+void stedi_pair(const i32 *one, const i32 *other, i64 rows, i64 others, i64 *pairs) {
+    for (i64 row = 0; row < rows; row++) pairs[row] = one[row] * others + other[row];
+}
+
+/* Adds rows to the sums of their groups. */
+void stedi_add(const i32 *codes, const u32 *groups, i64 rows, const u64 *one, const u64 *other, Sums *sums) {
+    for (i64 row = 0; row < rows; row++) {
+        u32 group = groups[codes[row]];
+        if (group == NONE) continue;
+        sums[group].rows++;
+        count(sums + group, one[row], other[row]);
+    }
+}
+
+/* Returns where the search for a hash begins in a group's part of a hash table, from `slots[group]` on. */
+static u64 start(const u64 *slots, u32 group, u64 hash) {
+    return slots[group] + (u64)((u128)hash * (slots[group + 1] - slots[group]) >> 64);
+}
+
+static u64 after(const u64 *slots, u32 group, u64 slot) {
+    return slot + 1 == slots[group + 1] ? slots[group] : slot + 1;
+}
+
+/* Adds rows to the sums of their groups; only distinct rows that are not before their group's `since` are counted.
+   Each group has a part of the hash table `seen`, so that rows of the same group are near each other; one slot stays
+   free. Returns 0; -1 if a group has more distinct rows than slots. */
+i64 stedi_add_distinct(const i32 *codes, const u32 *groups, i64 rows, const u64 *one, const u64 *other,
+                       const i64 *moments, const i64 *since, u64 *seen, const u64 *slots, Sums *sums) {
+    for (i64 row = 0; row < rows; row++) {
+        u32 group = groups[codes[row]];
+        if (group == NONE) continue;
+        sums[group].rows++;
+        if (moments[row] < since[codes[row]]) continue;
+        sums[group].timely++;
+        /* the hash has random keys, so nobody can craft rows for the same slot */
+        u64 mark = one[row] + !one[row];                /* zero marks a free slot */
+        if (sums[group].counted + 1 >= slots[group + 1] - slots[group]) return -1;
+        u64 slot = start(slots, group, mark);
+        while (seen[slot] && seen[slot] != mark) slot = after(slots, group, slot);
+        if (seen[slot]) continue;
+        seen[slot] = mark;
+        count(sums + group, one[row], other[row]);
+    }
+    return 0;
+}
+
+/* One side of a join. Rows are in columns; those of the same group and moment are a list that begins in a slot. Each
+   group has a part of the slots, as above. */
+typedef struct {
+    i64 room, rows;
+    u64 key, *slots;
+    u32 *next, *first;                                  /* `first` and `next` have a row plus one */
+    i64 *moment, *value;
+    uint8_t *joined;
+} Side;
+
+/* Returns the slot of a group and a moment, or the free slot for it. */
+static u64 found(const Side *side, u32 group, i64 moment) {
+    u64 slot = start(side->slots, group, mixed((u64)moment ^ side->key));
+    for (u32 row; (row = side->first[slot]); slot = after(side->slots, group, slot))
+        if (side->moment[row - 1] == moment) break;
+    return slot;
+}
+
+/* Adds rows to a side. Returns 0; -1 if they do not fit. */
+i64 stedi_put(Side *side, const i32 *codes, const u32 *groups, i64 rows, const i64 *moments, const i64 *values,
+              Sums *sums) {
+    for (i64 row = 0; row < rows; row++) {
+        u32 group = groups[codes[row]];
+        if (group == NONE) continue;
+        if (side->rows >= side->room || ++sums[group].rows >= side->slots[group + 1] - side->slots[group]) return -1;
+        u64 slot = found(side, group, moments[row]);
+        i64 at = side->rows++;
+        side->moment[at] = moments[row], side->value[at] = values[row];
+        side->next[at] = side->first[slot];
+        side->first[slot] = (u32)at + 1;
+    }
+    return 0;
+}
+
+/* Joins rows with those of a side that have the same group and moment, and sums the hashes of the joined rows: of the
+   moment, the value of the side, and the other columns. A row of the side that is joined counts as timely. */
+void stedi_join(Side *side, const i32 *codes, const u32 *groups, i64 rows, const i64 *moments,
+                const i64 *const *columns, const i64 *scales, i32 width, const u64 *keys, Sums *sums) {
+    u64 values[COLUMNS];
+    for (i64 row = 0; row < rows; row++) {
+        u32 group = groups[codes[row]];
+        if (group == NONE || side->slots[group + 1] == side->slots[group]) continue;
+        u32 at = side->first[found(side, group, moments[row])];
+        if (!at) continue;
+        values[0] = (u64)moments[row];
+        for (i32 place = 0; place < width; place++) values[2 + place] = value_of(columns[place], row, scales[place]);
+        for (; at; at = side->next[at - 1]) {
+            sums[group].timely += !side->joined[at - 1];
+            side->joined[at - 1] = 1;
+            values[1] = (u64)side->value[at - 1];
+            count(sums + group, hashed(values, width + 2, keys), hashed(values, width + 2, keys + 2 * (width + 3)));
         }
-        u64 *out = sums + 6 * group;
-        out[0] = (u64)(ends[group] - begin);
-        out[1] = distinct;
-        out[2] = (u64)one, out[3] = (u64)(one >> 64);
-        out[4] = (u64)other, out[5] = (u64)(other >> 64);
     }
-    free(seen);
-    result = 0;
-done:
-    free(ends);
-    free(places);
-    return result;
 }

@@ -19,8 +19,14 @@ from stedi.audit.proof import expected, violations
 from stedi.audit.proof.as_of import AsOf
 from stedi.audit.proof.expected import Claimants
 from stedi.engines import Engine
+from stedi.engines.column_sums import ColumnSums, Joined
+from stedi.schema.tables import COLUMNS
 
-_MOTIONS, _LEARNED = "accelerometer_trusted", "machine_learning_curated"
+_MOTIONS, _STEPS, _LEARNED = "accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated"
+_CONSENTING = (
+    "(select p.address, k.person, k.since from persons as p join known as k on p.person = k.person and k.consents)"
+)
+_ALWAYS = -(1 << 63)
 _MOTION = ("moment", "x", "y", "z")
 _STEP = ("moment", "distance")
 _TRAINING = ("moment", "distance", "x", "y", "z")
@@ -35,13 +41,18 @@ _PARTNERED = (
 
 @runtime_checkable
 class Summing(Protocol):
-    """The methods of an engine that can also hash rows to 64 bits and sum the hashes to 128 bits."""
+    """A method of an engine that can also hash rows to 64 bits, and sum the hashes without overflow."""
 
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the SQL of two independent hashes of a row's values in these columns."""
 
-    def sum_distinct(self, view: str, sql: str, *, rows: int, groups: int) -> None:
-        """Counts the rows of each group (`who`) of a SELECT; sums the hashes `one` and `other` of distinct rows."""
+
+@runtime_checkable
+class Columnar(Protocol):
+    """A method of an engine that can also sum rows of bound files without a SELECT."""
+
+    def column_sums(self, table: str) -> ColumnSums | None:
+        """Returns what does it; None if a table is small."""
 
 
 def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training: bool) -> tuple[str, ...]:
@@ -64,17 +75,34 @@ def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training:
     if further is None:
         return (_MOTIONS,)
     expected.devices(engine, further)
-    _steps(engine, engine, base)
+    tallied = _steps(engine, engine, base)
     if not training:
-        return (_MOTIONS,)
+        return (_MOTIONS, *tallied)
     _training(engine, engine, base)
-    return (_MOTIONS, _LEARNED)
+    return (_MOTIONS, *tallied, _LEARNED)
+
+
+def _columnar(engine: Engine, table: str) -> ColumnSums | None:
+    return engine.column_sums(table) if isinstance(engine, Columnar) else None
 
 
 def _tally(engine: Engine, sums: Summing, name: str, columns: Sequence[str]) -> None:
     """Reads a table once and computes for each customer the number of rows, the nulls, and the sums of the hashes."""
     one, other = sums.hashes(columns)
     violations.tally(engine, name, f"sum({one}) as one, sum({other}) as other")
+
+
+def _distinct(engine: Engine, view: str, sql: str) -> None:
+    """Counts the rows of each group (`who`) of a SELECT, and sums the hashes `one` and `other` of distinct rows.
+
+    Creates who; landed: rows; timely: rows with hashes; counted: distinct ones; one, other.
+    """
+    engine.materialize(
+        view,
+        "select who, sum(n) as landed, coalesce(sum(n) filter (where one is not null), 0) as timely, "
+        "count(one) as counted, sum(one) as one, sum(other) as other "
+        f"from (select who, one, max(other) as other, count(*) as n from ({sql}) group by who, one) group by who",
+    )
 
 
 def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
@@ -100,25 +128,17 @@ def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
 
 
 def _motions(engine: Engine, sums: Summing, base: AsOf) -> None:
-    one, other = sums.hashes(_MOTION)
-    in_time = f"moment >= since or not {base.since_consent}"
-    whose = (
-        "(select p.address, k.person, k.since from persons as p join known as k on p.person = k.person and k.consents)"
-    )
-    [(rows, groups)] = engine.rows(
-        "select coalesce(sum(s.n), 0)::bigint, coalesce(max(p.person), 0) + 1 from senders as s "
-        f"join {whose} as p on s.address = p.address"
-    )
-    sums.sum_distinct(
-        "motions_landed",
-        f"select person as who, case when {in_time} then {one} end as one, case when {in_time} then {other} end "
-        "as other "
-        'from (select p.person, p.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, a.z + 0 as z '
-        f'from accelerometer_landing as a join {whose} as p on a."user" = p.address)',
-        rows=rows,
-        groups=groups,
-    )
-    _tally(engine, sums, _MOTIONS, ('epoch_us("timestamp")', "x + 0", "y + 0", "z + 0"))
+    if not _motions_from_columns(engine, base):
+        one, other = sums.hashes(_MOTION)
+        in_time = f"moment >= since or not {base.since_consent}"
+        _distinct(
+            engine,
+            "motions_landed",
+            f"select person as who, case when {in_time} then {one} end as one, case when {in_time} then {other} end "
+            'as other from (select p.person, p.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, '
+            f'a.z + 0 as z from accelerometer_landing as a join {_CONSENTING} as p on a."user" = p.address)',
+        )
+        _tally(engine, sums, _MOTIONS, ('epoch_us("timestamp")', "x + 0", "y + 0", "z + 0"))
     engine.materialize(
         "motions_compared",
         "select k.person, coalesce(l.landed, 0) as landed, coalesce(l.timely, 0) as timely, coalesce(l.counted, 0) as "
@@ -140,8 +160,32 @@ def _motions(engine: Engine, sums: Summing, base: AsOf) -> None:
     )
 
 
-def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
-    one, other = sums.hashes(_STEP)
+def _motions_from_columns(engine: Engine, base: AsOf) -> bool:
+    sums, columns = _columnar(engine, "accelerometer_landing"), ("timestamp", "x", "y", "z")
+    since = "p.since // 1000" if base.since_consent else str(_ALWAYS)
+    groups = (
+        f"select p.address, p.person, {since}, s.n from senders as s join {_CONSENTING} as p on s.address = p.address"
+    )
+    return (
+        sums is not None
+        and sums.of_distinct("motions_landed", "accelerometer_landing", "user", columns, groups)
+        and sums.of_texts("motions_summed", _MOTIONS, ["customer_id"], columns)
+        and _tallied(engine, _MOTIONS, "motions_summed")
+    )
+
+
+def _tallied(engine: Engine, name: str, summed: str) -> bool:
+    """Does what `_tally` does, from the sums of a table that has no nulls."""
+    filled = sum(column.name not in violations.OPTIONAL for column in COLUMNS[name])
+    engine.materialize(
+        f"rows_of_{name}",
+        f"select customer_id, sum(landed)::bigint as n, {filled} * sum(landed)::bigint as filled, sum(one) as one, "
+        f"sum(other) as other from {summed} group by customer_id",
+    )
+    return True
+
+
+def _steps(engine: Engine, sums: Summing, base: AsOf) -> tuple[str, ...]:
     engine.materialize(
         "owners",
         "select d.serialNumber, d.serial, c.claimants, k.person as owner, k.customer_id, k.since, "
@@ -149,26 +193,31 @@ def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
         "from devices as d join claimed as c on d.serial = c.serial left join known as k on c.sole = k.person "
         "left join curated as r on c.sole = r.person",
     )
-    due = f"curated and claimants = 1 and (moment >= since or not {base.since_consent})"
-    [(rows, groups)] = engine.rows(
-        "select coalesce(sum(n), 0)::bigint, coalesce(max(serial), 0) + 1 from (select serialNumber, count(*) as n "
-        "from step_trainer_landing group by serialNumber) as s join owners as o on s.serialNumber = o.serialNumber "
-        "where o.claimants <= 1"
-    )
-    sums.sum_distinct(
-        "steps_landed",
-        f"select serial as who, case when {due} then {one} end as one, case when {due} then {other} end as other from "
-        "(select o.*, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as distance "
-        "from step_trainer_landing as s join owners as o on s.serialNumber = o.serialNumber where o.claimants <= 1)",
-        rows=rows,
-        groups=groups,
-    )
+    tallied: tuple[str, ...] = (_STEPS,)
+    if not _steps_from_columns(engine, base):
+        tallied = ()
+        one, other = sums.hashes(_STEP)
+        due = f"curated and claimants = 1 and (moment >= since or not {base.since_consent})"
+        _distinct(
+            engine,
+            "steps_landed",
+            f"select serial as who, case when {due} then {one} end as one, case when {due} then {other} end as other "
+            "from (select o.*, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as distance "
+            "from step_trainer_landing as s join owners as o on s.serialNumber = o.serialNumber "
+            "where o.claimants <= 1)",
+        )
+        engine.materialize(
+            "steps_summed",
+            f"select serialNumber, customer_id, count(*) as landed, sum({one}) as one, sum({other}) as other "
+            "from (select customer_id, serialNumber, epoch_us(sensorReadingTime) as moment, distanceFromObject as "
+            f"distance from {_STEPS}) group by serialNumber, customer_id",
+        )
     engine.materialize(
         "steps_found",
-        f"select o.serial, f.* from (select serialNumber, count(*) as found, sum({one}) as one, sum({other}) as other, "
-        "count(customer_id) as named, min(customer_id) as low, max(customer_id) as high from (select customer_id, "
-        "serialNumber, epoch_us(sensorReadingTime) as moment, distanceFromObject as distance "
-        "from step_trainer_trusted) group by serialNumber) as f join owners as o on f.serialNumber = o.serialNumber",
+        "select o.serial, f.* from (select serialNumber, sum(landed)::bigint as found, sum(one) as one, sum(other) as "
+        "other, coalesce(sum(landed) filter (where customer_id is not null), 0) as named, min(customer_id) as low, "
+        "max(customer_id) as high from steps_summed group by serialNumber) as f join owners as o "
+        "on f.serialNumber = o.serialNumber",
     )
     engine.materialize(
         "steps_compared",
@@ -188,21 +237,40 @@ def _steps(engine: Engine, sums: Summing, base: AsOf) -> None:
         "select s.owner, epoch_us(t.sensorReadingTime), t.distanceFromObject from step_trainer_trusted as t "
         "join step_sums as s on t.serialNumber = s.serialNumber",
     )
+    return tallied
+
+
+def _steps_from_columns(engine: Engine, base: AsOf) -> bool:
+    sums, landing = _columnar(engine, "step_trainer_landing"), "step_trainer_landing"
+    since = "o.since // 1000" if base.since_consent else str(_ALWAYS)
+    groups = (
+        f"select o.serialNumber, o.serial, case when o.curated and o.claimants = 1 then {since} end, s.n from "
+        "(select serialNumber, count(*) as n from step_trainer_landing group by serialNumber) as s "
+        "join owners as o on s.serialNumber = o.serialNumber where o.claimants <= 1"
+    )
+    columns = ("sensorReadingTime", "distanceFromObject")
+    return (
+        sums is not None
+        and sums.of_distinct("steps_landed", landing, "serialNumber", columns, groups)
+        and sums.of_texts("steps_summed", _STEPS, ["customer_id", "serialNumber"], columns)
+        and _tallied(engine, _STEPS, "steps_summed")
+    )
 
 
 def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
-    one, other = sums.hashes(_TRAINING)
-    moment = ("epoch_us(sensorReadingTime)", "distanceFromObject")
-    _tally(engine, sums, _LEARNED, (*moment, "x + 0", "y + 0", "z + 0"))
-    # a step without a motion is one row of the left join, so one join gives both counts
-    engine.materialize(
-        "training_wanted",
-        "select person, count(one) as n, sum(one) as one, sum(other) as other, count(*) - count(one) as alone from "
-        f"(select s.person, case when m.moved is not null then {one} end as one, case when m.moved is not null then "
-        f"{other} end as other from (select person, moment, distance from due_steps) as s left join (select person as "
-        "mover, moment as moved, x, y, z from counted_motions) as m on s.person = m.mover and s.moment = m.moved) "
-        "group by person",
-    )
+    if not _training_from_columns(engine):
+        one, other = sums.hashes(_TRAINING)
+        moment = ("epoch_us(sensorReadingTime)", "distanceFromObject")
+        _tally(engine, sums, _LEARNED, (*moment, "x + 0", "y + 0", "z + 0"))
+        # a step without a motion is one row of the left join, so one join gives both counts
+        engine.materialize(
+            "training_wanted",
+            "select person, count(one) as n, sum(one) as one, sum(other) as other, count(*) - count(one) as alone from "
+            f"(select s.person, case when m.moved is not null then {one} end as one, case when m.moved is not null "
+            f"then {other} end as other from (select person, moment, distance from due_steps) as s left join (select "
+            "person as mover, moment as moved, x, y, z from counted_motions) as m on s.person = m.mover "
+            "and s.moment = m.moved) group by person",
+        )
     engine.materialize(
         "odd_training",
         "select coalesce(w.person, f.person) as person from (select * from training_wanted where n > 0) as w "
@@ -229,3 +297,33 @@ def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
     engine.materialize("odd_devices", "select * from devices where serial not in (select serial from step_sums)")
     expected.motions(engine, base, among="odd_motions")
     expected.steps(engine, base, among="odd_devices")
+
+
+def _training_from_columns(engine: Engine) -> bool:
+    sums, axes = _columnar(engine, _MOTIONS), ("x", "y", "z")
+    steps = Joined(
+        _STEPS,
+        "serialNumber",
+        ("sensorReadingTime", "distanceFromObject"),
+        "select serialNumber, owner, found from step_sums where owner is not null and found > 0",
+        "select owner as person, moment, distance from steps where due",
+    )
+    motions = Joined(
+        _MOTIONS,
+        "customer_id",
+        ("timestamp", *axes),
+        "select k.customer_id, k.person, s.found from known as k join motion_sums as s on k.person = s.person",
+        "select person, moment, x, y, z from motions where in_time and landed > 0",
+    )
+    found = (
+        sums is not None
+        and sums.of_join("training_joined", steps, motions)
+        and sums.of_texts("training_summed", _LEARNED, ["customer_id"], (*steps.columns, *axes))
+        and _tallied(engine, _LEARNED, "training_summed")
+    )
+    if found:
+        engine.materialize(
+            "training_wanted",
+            "select who as person, counted as n, one, other, landed - timely as alone from training_joined",
+        )
+    return found

@@ -1,0 +1,186 @@
+"""Sums of hashed rows in C: equal for equal rows in any order, different for any other rows, within bounded memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from effort import NIGHTLY
+from stedi.engines import row_sums
+from stedi.engines.duckdb import DuckDB
+from stedi.engines.row_sums import Group, Otherwise
+from stedi.schema.tables import DataFile
+
+pytestmark = pytest.mark.skipif(row_sums.library() is None, reason="no compiler")
+
+BUDGET = 1_000_000
+ALWAYS = -(1 << 63)
+MOMENT = pa.timestamp("us", "UTC")
+Row = tuple[str, int, float, int]
+"""Whose, epoch milliseconds, and two values."""
+
+
+def some_rows(random: Random, count: int, people: int = 5) -> list[Row]:
+    moments, values = range(1_000, 1_000 + count // 10), (0.0, -0.0, 1.0, 1.5)
+    return [
+        (f"p{random.randrange(people)}", random.choice(moments), random.choice(values), random.randrange(3))
+        for _ in range(count)
+    ]
+
+
+def file(path: Path, rows: list[Row], *, landing: bool = False, group: int = 300) -> list[DataFile]:
+    """Writes rows as a landing table has them, with milliseconds, or as a published table."""
+    who, moments, x, n = zip(*rows, strict=True) if rows else ((), (), (), ())
+    at = pa.array(moments, pa.int64()) if landing else pa.array([m * 1000 for m in moments], pa.int64()).cast(MOMENT)
+    columns = {
+        "who": pa.array(who, pa.string()),
+        "at": at,
+        "x": pa.array(x, pa.float64()),
+        "n": pa.array(n, pa.int64()),
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=group)
+    return [DataFile(str(path), len(rows), path.stat().st_size)]
+
+
+def read(files: list[DataFile], by: tuple[str, ...] = ("who",)) -> Callable[[], Any]:
+    return lambda: row_sums.read(files, by, ("at", "x", "n"))
+
+
+def plain(row: Row) -> Row:
+    return (row[0], row[1], row[2] + 0.0, row[3])
+
+
+@pytest.mark.parametrize("seed", range(200 if NIGHTLY else 8))
+def test_distinct_landed_rows_have_the_sums_of_the_same_rows_published_once(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    landed = some_rows(random, random.randrange(1, 2_000))
+    distinct = list({plain(row): row for row in landed}.values())
+    random.shuffle(distinct)
+    number = {f"p{n}": n for n in range(4)}
+    since = {0: 1_010, 1: ALWAYS, 2: None, 3: 1_050}
+    counts = Counter(who for who, *_ in landed)
+    groups = {who: Group(n, since[n], counts[who]) for who, n in number.items()}
+    expected = dict(
+        row_sums.by_key(read(file(tmp_path / "published", [r for r in distinct if in_time(r, groups)]))(), BUDGET)
+    )
+    rows = file(tmp_path / "landed", landed, landing=True)
+    found = dict(row_sums.of_distinct(read(rows), groups, BUDGET))
+    for who, n in number.items():
+        if counts[who]:
+            timely = sum(in_time(row, groups) for row in landed if row[0] == who)
+            assert found[n][:2] == (counts[who], timely)
+            assert found[n][2:] == expected.get(who, (0, 0, 0, None, None))[2:]
+    # with little memory the rows are read several times, some groups at a time
+    little = (len(groups) + 1) * row_sums.TEXT + len(landed) * row_sums.ROW // 3
+    assert dict(row_sums.of_distinct(read(rows), groups, little)) == found
+
+
+def in_time(row: Row, groups: dict[str, Group]) -> bool:
+    group = groups.get(row[0])
+    return group is not None and group.since is not None and row[1] >= group.since
+
+
+@pytest.mark.parametrize("seed", range(200 if NIGHTLY else 8))
+def test_no_exchange_of_values_keeps_the_sums(tmp_path: Path, seed: int) -> None:
+    """Neither between rows, which keeps the sums of columns, nor between columns, nor between groups."""
+    random = Random(seed)
+    rows = list({plain(row): row for row in some_rows(random, 500)}.values())
+    of = dict(row_sums.by_key(read(file(tmp_path / "of", rows))(), BUDGET))
+    one, other = random.sample(range(len(rows)), 2)
+    for place in range(1, 4):
+        columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
+        values = columns[place]
+        values[one], values[other] = values[other], values[one]
+        made: list[Any] = list(zip(*columns, strict=True))
+        sums = dict(row_sums.by_key(read(file(tmp_path / "made", made))(), BUDGET))
+        assert (sums == of) == (Counter(map(plain, made)) == Counter(map(plain, rows)))
+    late = [(who, at + (place == one), x, n) for place, (who, at, x, n) in enumerate(rows)]
+    assert dict(row_sums.by_key(read(file(tmp_path / "late", late))(), BUDGET)) != of
+
+
+@pytest.mark.parametrize("seed", range(100 if NIGHTLY else 6))
+def test_a_join_has_the_sums_of_the_rows_that_an_engine_joins(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    steps, motions = some_rows(random, 400), some_rows(random, 700)
+    kept, moved = file(tmp_path / "steps", steps), file(tmp_path / "motions", motions)
+    counts = Counter(who for who, *_ in steps)
+    groups = {who: Group(int(who[1:]), None, count) for who, count in counts.items() if who != "p4"}
+    pairs = [
+        (who, at, x, n) for who, at, _, n in steps for whose, moment, x, _ in motions if (who, at) == (whose, moment)
+    ]
+    joined = {(who, at) for who, at, *_ in pairs}
+
+    def of_steps() -> Any:
+        return row_sums.read(kept, ("who",), ("at", "n"))
+
+    def of_motions() -> Any:
+        return row_sums.read(moved, ("who",), ("at", "x"))
+
+    names = ("who", "at", "n", "x")
+    columns = dict(zip(("who", "at", "x", "n"), zip(*pairs, strict=True), strict=True))
+    columns["at"] = pa.array([at * 1000 for at in columns["at"]], pa.int64()).cast(MOMENT)
+    pq.write_table(pa.table({name: columns[name] for name in names}), tmp_path / "pairs")
+    of_pairs = row_sums.read([DataFile(str(tmp_path / "pairs"), len(pairs), 0)], ("who",), ("at", "n", "x"))
+    expected = {who: found[2:] for who, found in row_sums.by_key(of_pairs, BUDGET)}
+    found = dict(row_sums.of_join(of_steps, of_motions, (groups, groups), BUDGET))
+    assert found.keys() == {group.number for group in groups.values()}
+    for who, group in groups.items():
+        timely = sum((other, at) in joined for other, at, *_ in steps if other == who)
+        assert found[group.number][:2] == (counts[who], timely)
+        assert found[group.number][2:] == expected.get(who, (0, None, None))
+    little = 3 * len(groups) * row_sums.TEXT + 6_000
+    assert dict(row_sums.of_join(of_steps, of_motions, (groups, groups), little)) == found
+
+
+def test_pairs_of_texts_are_keys_of_their_own(tmp_path: Path) -> None:
+    at = pa.array([1, 2, 3, 4], pa.int64()).cast(MOMENT)
+    table = pa.table({"a": ["x", "x", "y", "x"], "b": ["u", "v", "v", "u"], "at": at})
+    pq.write_table(table, tmp_path / "pairs")
+    files = [DataFile(str(tmp_path / "pairs"), 4, 0)]
+    found = {key: sums[0] for key, sums in row_sums.by_key(row_sums.read(files, ("a", "b"), ("at",)), BUDGET)}
+    assert found == {("x", "u"): 2, ("x", "v"): 1, ("y", "v"): 1}
+
+
+def test_rows_of_a_select_are_read_like_those_of_files(tmp_path: Path) -> None:
+    rows = some_rows(Random(1), 100)
+    expected = dict(row_sums.by_key(read(file(tmp_path / "rows", rows))(), BUDGET))
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path / "spill") as engine:
+        batches = engine.arrow(
+            f"select substr(who, 2)::bigint as who, \"at\", x, n from read_parquet('{tmp_path / 'rows'}')"
+        )
+        found = dict(row_sums.by_key(row_sums.from_batches(batches), BUDGET))
+    assert {f"p{who}": sums for who, sums in found.items()} == expected
+
+
+def test_what_cannot_be_summed_in_c_is_left_to_the_engine(tmp_path: Path) -> None:
+    rows = some_rows(Random(2), 50)
+    files = file(tmp_path / "rows", rows)
+    groups = {"p0": Group(0, None, 1)}
+    nulls = pa.table({"who": ["p0", None], "at": pa.array([1, 2], pa.int64()).cast(MOMENT)})
+    others = pa.table({"who": ["p0"], "at": pa.array([1], pa.int32())})
+    pq.write_table(nulls, tmp_path / "nulls")
+    pq.write_table(others, tmp_path / "others")
+    cases: dict[str, Callable[[], object]] = {
+        "too many texts": lambda: list(row_sums.by_key(read(files)(), 4 * row_sums.TEXT)),
+        "too many groups": lambda: list(row_sums.of_distinct(read(files), groups, row_sums.TEXT)),
+        "more rows than were counted": lambda: list(
+            row_sums.of_distinct(read(file(tmp_path / "l", rows, landing=True)), {"p0": Group(0, ALWAYS, 1)}, BUDGET)
+        ),
+        "a null": lambda: list(row_sums.read([DataFile(str(tmp_path / "nulls"), 2, 0)], ("who",), ("at",))),
+        "another type": lambda: list(
+            row_sums.by_key(row_sums.read([DataFile(str(tmp_path / "others"), 1, 0)], ("who",), ("at",)), BUDGET)
+        ),
+        "no such column": lambda: list(row_sums.read(files, ("who",), ("none",))),
+        "no such file": lambda: list(row_sums.read([DataFile(str(tmp_path / "none"), 1, 0)], ("who",), ("at",))),
+        "a bucket": lambda: list(row_sums.read([DataFile("s3://bucket/file", 1, 0)], ("who",), ("at",))),
+    }
+    for case in cases.values():
+        with pytest.raises(Otherwise):
+            case()
