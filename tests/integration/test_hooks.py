@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import socket
 import stat
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,8 @@ import pytest
 from lakes import Slate, customer, deliver, motion, step
 from stedi import Lake, cli
 from stedi.cli import hooks
-from stedi.operations import tracing
+from stedi.operations import posting, tracing
+from stedi.privacy import tombstones
 from stedi.storage import durable
 
 ANA = "ana.of.the.hills@x.example"
@@ -109,6 +112,22 @@ def test_metrics_are_written_when_the_command_fails_and_hold_what_last_went_well
     assert found['stedi_last_success_timestamp_seconds{command="build"}'] > 1.7e9
     assert cli.main(["--lake", str(tmp_path / "none"), "maintain", "--metrics-file", str(file)]) == 1
     assert samples(file)['stedi_run_success{command="maintain"}'] == 0
+
+
+def test_metrics_keep_what_can_be_read_of_a_lake_and_say_what_cannot(lake: Lake, inbox: Path, tmp_path: Path) -> None:
+    lake.land(inbox)
+    lake.build()
+    lake.erase(ANA)
+    (lake.root / tombstones.NAME).write_bytes(b"damaged")
+    file = tmp_path / "stedi.prom"
+    assert run(Lake(lake.context), "build", "--metrics-file", file) == 1
+    found = samples(file)
+    assert found['stedi_table_rows{table="customers_landing",zone="landing"}'] == 0
+    assert found['stedi_last_success_timestamp_seconds{command="build"}'] > 1.7e9
+    assert "stedi_disk_free_bytes" in found
+    assert "stedi_tables_due" not in found
+    unknown = {part: found[f'stedi_lake_unknown{{part="{part}"}}'] for part in ("runs", "tables", "due", "disk")}
+    assert unknown == {"runs": 0, "tables": 0, "due": 1, "disk": 0}
 
 
 def test_metrics_take_their_name_when_they_are_whole(
@@ -270,6 +289,51 @@ def test_a_ping_that_is_not_answered_costs_nothing_and_its_secret_is_not_said(
     assert "the ping could not be" in said
     assert "secret-token" not in said
     assert run(lake, "build", "--ping", "file:///etc/passwd") == 2
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """The URL of a server that sends a byte of its answer every tenth of a second, without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                while True:
+                    time.sleep(0.1)
+                    connection.sendall(b"x")
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    Thread(target=drip, args=(server.accept()[0],), daemon=True).start()
+
+        Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+
+@pytest.mark.parametrize("option", ["--otlp", "--openlineage", "--ping"])
+def test_an_answer_that_drips_holds_no_run_longer_than_its_time(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dripping: str, option: str
+) -> None:
+    monkeypatch.setattr(posting.Patience.__init__, "__defaults__", (0.5,))
+    began = time.monotonic()
+    assert run(lake, "build", option, dripping) == 0
+    without = time.monotonic()
+    assert run(lake, "build") == 0
+    assert without - began < 0.5 + 2 * (time.monotonic() - without) + 2
+    assert "could not be written: no answer in time; the command goes on" in capsys.readouterr().err
+
+
+def test_lineage_names_a_lake_that_cannot_be_opened_as_one_that_can(lake: Lake, inbox: Path, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    assert run(lake, "land", inbox, "--openlineage", file) == 0
+    settings = lake.root / "lake.toml"
+    settings.write_text(settings.read_text("utf-8") + "\n[nothing]\nof = 1\n")
+    assert run(lake, "build", "--openlineage", file) != 0
+    events = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert events[-1]["eventType"] == "FAIL"
+    assert {event["job"]["namespace"] for event in events} == {f"stedi:{lake.config.lake_id}"}
 
 
 def test_every_command_that_writes_takes_the_hooks() -> None:

@@ -265,6 +265,22 @@ def test_a_missing_key_a_copy_and_a_damaged_catalog_are_wrong_and_the_rest_is_to
     assert found.last["build"]
 
 
+def test_without_the_key_status_says_that_claims_of_erased_customers_are_not_compared(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
+            return [
+                line for line in Lake.open(lake.root).status().late if line.startswith("claims of erased customers")
+            ]
+
+    assert not told(), "nobody was erased"
+    lake.erase(ANA)
+    [line] = told()
+    assert "more may wait for a build" in line
+
+
 def test_a_clock_that_was_set_back_is_said(lake: Lake) -> None:
     found = lake.status(now=datetime.now(UTC) - 40 * DAY)
     assert [line for line in found.late if line.startswith("clock:")]

@@ -24,7 +24,7 @@ from stedi.errors import StediError, UsageError, printable
 if TYPE_CHECKING:
     from stedi.context import Context
     from stedi.context.runs import Observer, Run
-    from stedi.operations import lineage, tracing
+    from stedi.operations import lineage, posting, tracing
 
 COMMANDS = frozenset(
     {
@@ -36,8 +36,6 @@ COMMANDS = frozenset(
 
 observers: list[Observer] = []
 """The observers of runs on the lakes that this process opens."""
-_PING = 3.0
-"""Seconds for which an answer to a ping is waited for."""
 
 
 def add(sub: argparse.ArgumentParser) -> None:
@@ -97,6 +95,8 @@ class _Hooks:
         self._context: Context | None = None
         self._rows: int | None = None
         self._seen = False
+        self._patience: list[posting.Patience] = []
+        self._pings: posting.Patience | None = None
         self._tellers: dict[str, lineage.Emitter | tracing.Tracer] = {}
         if options.openlineage:
             from stedi.operations import lineage
@@ -105,7 +105,7 @@ class _Hooks:
                 from stedi.context import places
 
                 places.refuse_into_lake(Path(options.openlineage))
-            send = lineage.sender(options.openlineage)
+            send = lineage.sender(options.openlineage, self._waiting())
             sources = getattr(options, "paths", None) or [getattr(options, "inbox", None)]
             named = [path for path in sources if isinstance(path, str | os.PathLike)]
             self._tellers["OpenLineage"] = lineage.Emitter(
@@ -114,11 +114,18 @@ class _Hooks:
         if options.otlp:
             from stedi.operations import tracing
 
-            self._tellers["the span"] = tracing.Tracer(options.otlp)
+            self._tellers["the span"] = tracing.Tracer(options.otlp, self._waiting())
         self._log: JsonLines | None = None
         if options.log_json:
             self._log = JsonLines(sys.stderr, self._command)
             sys.stderr = cast(TextIO, self._log)
+
+    def _waiting(self) -> posting.Patience:
+        """Returns the time that each run waits for one other program."""
+        from stedi.operations import posting
+
+        self._patience.append(posting.Patience())
+        return self._patience[-1]
 
     def begin(self) -> None:
         """Reports the start of the command."""
@@ -127,6 +134,9 @@ class _Hooks:
 
     def began(self, context: Context, run: Run) -> None:
         """A run on the lake has begun."""
+        if self._command == "watch":  # it may go on for months
+            for waiting in self._patience:
+                waiting.renew()
         self._seen = True
         self._context = context
         if self._log:
@@ -178,15 +188,11 @@ class _Hooks:
     def _pinged(self, what: str) -> None:
         if self._ping is None:
             return
-        from urllib.request import urlopen
+        from stedi.operations import posting
 
-        url = self._ping.rstrip("/") + what
-
-        def get() -> None:
-            with urlopen(url, timeout=_PING):
-                pass
-
-        self._safely("the ping", get)
+        url, waiting = self._ping.rstrip("/") + what, self._pings or self._waiting()
+        self._pings = waiting
+        self._safely("the ping", lambda: waiting.wait_for(lambda: posting.get(url)))
 
     def _told(self, event: str, **what: Any) -> None:
         if self._log:

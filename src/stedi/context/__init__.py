@@ -269,7 +269,9 @@ class Context:
         return partial(tombstones.read(self.root, key).claimants, key)
 
     def erased_claims(self) -> str | None:
-        """Returns by what tables tell which claims of erased customers they know; None without the key.
+        """Returns by what tables tell which claims of erased customers they know; None if that needs the missing key.
+
+        Without tombstones it needs none.
 
         Raises:
             LakeError: The tombstones are not what this lake has written.
@@ -277,7 +279,7 @@ class Context:
         try:
             return tombstones.read(self.root, self.key()).claims_digest(self.key())
         except KeyRefused:
-            return None
+            return None if tombstones.any_of(self.root) else ""
 
     def pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
         """Returns the tables at one moment, and the landings that had committed to only some of their tables."""

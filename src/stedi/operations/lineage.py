@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from stedi._version import __version__
 from stedi.catalog import Snapshot, TableState
-from stedi.context import Context
+from stedi.context import Context, places
 from stedi.context.progress import run_id
 from stedi.context.runs import Run
 from stedi.errors import StediError, unnamed
+from stedi.operations import posting
+from stedi.operations.posting import Patience
 from stedi.schema import descriptions, tables
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.tables import ALL_ZONES, NAMESPACE, REQUIRED, ZONES
@@ -56,6 +60,7 @@ _FACETS = {
 }
 """The version of each facet that is written, and its schema's name."""
 _ENDS = {"done": "COMPLETE", "interrupted": "ABORT", "killed": "ABORT"}
+_ID = re.compile(r"[0-9a-f]{16}")
 _MASKED = "HMAC-SHA-256 under the secret key of the lake"
 
 
@@ -96,15 +101,15 @@ class Emitter:
                 self._send(_event(event, one, namespace, checked if event != "START" else [], [], facets))
 
     def failed(self, place: str, command: str, error: str) -> None:
-        """Emits a command that failed before it reached a lake.
+        """Emits a command that failed before it opened its lake.
 
         Args:
-            place: The place of the missing lake.
+            place: The place of the lake, which may not exist.
             command: The command.
             error: The error, without values.
         """
         run = Run(run_id(), command, datetime.now(UTC), 0.0, "failed", None, error)
-        named = f"stedi:{unnamed(place)}"
+        named = f"stedi:{_id_at(place) or unnamed(place)}"
         self._send(_event("START", run, named, [], []))
         self._send(_event("FAIL", run, named, [], []))
 
@@ -147,22 +152,22 @@ class Emitter:
         }
 
 
-def sender(target: str) -> Send:
+def sender(target: str, patience: Patience | None = None) -> Send:
     """Returns a function that writes events to a file, a line each, or posts them to a URL.
 
     Args:
         target: A file's path, or an `http(s)` URL; `OPENLINEAGE_API_KEY` is its bearer token.
+        patience: How long the run waits for the URL; by default some seconds.
     """
     if target.startswith(("http://", "https://")):
-        return lambda event: _post(target, event)
+        waiting = patience or Patience()
+        return lambda event: waiting.wait_for(lambda: _post(target, event))
     return lambda event: _append(Path(target), event)
 
 
 def _post(url: str, event: Event) -> None:
-    from stedi.operations.posting import post
-
     token = os.environ.get("OPENLINEAGE_API_KEY")
-    post(url, event, {"Authorization": f"Bearer {token}"} if token else {})
+    posting.post(url, event, {"Authorization": f"Bearer {token}"} if token else {})
 
 
 def _append(path: Path, event: Event) -> None:
@@ -223,6 +228,15 @@ def _uuid(run: str) -> str:
 def _namespace(context: Context) -> str:
     """Returns the namespace of a lake's jobs."""
     return f"stedi:{context.config.lake_id}"
+
+
+def _id_at(place: str) -> str | None:
+    """Returns the id of the lake at a place, which may be one that cannot be opened; None if there is none."""
+    try:
+        found = tomllib.loads((places.named(place) / "lake.toml").read_text("utf-8"))["lake"]["id"]
+    except (StediError, OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) and _ID.fullmatch(found) else None
 
 
 def _states(context: Context) -> Mapping[str, TableState]:

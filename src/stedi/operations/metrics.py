@@ -6,11 +6,12 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Counts and
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stedi.catalog import TableState
 from stedi.context import Context, milliseconds, runs
 from stedi.errors import StediError
 from stedi.schema import tables
@@ -30,6 +31,7 @@ _HELP = {
     "stedi_table_updated_timestamp_seconds": "When a table last changed",
     "stedi_tables_due": "Tables that a build would change",
     "stedi_disk_free_bytes": "Bytes that are free where the lake lies",
+    "stedi_lake_unknown": "Whether a part of the lake could not be read, so that its metrics are missing",
 }
 
 
@@ -94,19 +96,38 @@ def _of_run(ended: Ended) -> Iterator[Sample]:
 
 
 def _of_lake(context: Context) -> Iterator[Sample]:
-    try:
-        states = context.catalog.tables()
-        now, claims = milliseconds(datetime.now(UTC)), context.erased_claims()
-        steps = planning.plan(states, context.config, now, full=False, graph=tables.graph(), claims=claims)
-        due = sum(step.action != "none" for step in steps)
-        last: dict[str, float] = {}
-        for run in runs.history(context.root):
-            if run.outcome == "done" and run.command not in last and run.ended:
-                last[run.command] = run.ended.timestamp()
-    except (StediError, OSError, KeyError):  # the run's own lines report the problem
-        return
+    """Yields the metrics of each part of a lake that can be read; `stedi_lake_unknown` tells which parts cannot."""
+    states = dict[str, TableState]()
+
+    def found_tables() -> Iterator[Sample]:
+        states.update(context.catalog.tables())
+        yield from _of_tables(states)
+
+    parts: dict[str, Callable[[], Iterator[Sample]]] = {
+        "runs": lambda: _of_runs(context.root),
+        "tables": found_tables,
+        "due": lambda: _of_due(context, states or context.catalog.tables()),
+        "disk": lambda: _of_disk(context.root),
+    }
+    for part, samples in parts.items():
+        try:
+            yield from list(samples())
+            unknown = False
+        except (StediError, OSError, KeyError):  # the run's own lines report the problem
+            unknown = True
+        yield "stedi_lake_unknown", {"part": part}, unknown
+
+
+def _of_runs(root: Path) -> Iterator[Sample]:
+    last: dict[str, float] = {}
+    for run in runs.history(root):
+        if run.outcome == "done" and run.command not in last and run.ended:
+            last[run.command] = run.ended.timestamp()
     for command, at in sorted(last.items()):
         yield "stedi_last_success_timestamp_seconds", {"command": command}, at
+
+
+def _of_tables(states: Mapping[str, TableState]) -> Iterator[Sample]:
     for name, state in states.items():
         of = {"table": name, "zone": ALL_ZONES[name]}
         current = state.current
@@ -114,6 +135,22 @@ def _of_lake(context: Context) -> Iterator[Sample]:
         yield "stedi_table_bytes", of, current.total("files-size") if current else 0
         if current:
             yield "stedi_table_updated_timestamp_seconds", of, current.at_ms / 1000
-    yield "stedi_tables_due", {}, due
-    if not s3.is_remote(context.root):
-        yield "stedi_disk_free_bytes", {}, shutil.disk_usage(context.root).free
+
+
+def _of_due(context: Context, states: Mapping[str, TableState]) -> Iterator[Sample]:
+    """Yields how many tables a build would change; without the key nobody can tell after an erasure.
+
+    Raises:
+        KeyRefused: The key that the comparison with the claims of erased customers needs is missing.
+    """
+    claims = context.erased_claims()
+    if claims is None:
+        context.key()
+    now = milliseconds(datetime.now(UTC))
+    steps = planning.plan(states, context.config, now, full=False, graph=tables.graph(), claims=claims)
+    yield "stedi_tables_due", {}, sum(step.action != "none" for step in steps)
+
+
+def _of_disk(root: Path) -> Iterator[Sample]:
+    if not s3.is_remote(root):
+        yield "stedi_disk_free_bytes", {}, shutil.disk_usage(root).free

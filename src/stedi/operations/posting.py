@@ -1,14 +1,64 @@
-"""Posts JSON to another program in one request; `lineage` and `tracing` use it at the end of a run."""
+"""Requests to another program when a run begins and ends, and how long a command waits for it in all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from http.client import HTTPMessage
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import IO, Any
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener, urlopen
 
-_SECONDS = 5
+_SECONDS = 5.0
+
+
+class Patience:
+    """The time for which a run waits for another program, whatever that does.
+
+    A socket's timeout starts again with each byte that arrives, and a name is looked up without one.
+
+    Args:
+        seconds: The time for all requests of a run together.
+    """
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._seconds = self._left = seconds
+
+    def renew(self) -> None:
+        """Gives the next run the whole time again."""
+        self._left = self._seconds
+
+    def wait_for(self, request: Callable[[], None]) -> None:
+        """Makes a request, in a thread that is left behind if it takes too long.
+
+        Raises:
+            TimeoutError: There is no time left.
+            Exception: What the request raises.
+        """
+        began = time.monotonic()
+        answer = SimpleQueue[BaseException | None]()
+
+        def ask() -> None:
+            try:
+                request()
+            except BaseException as error:
+                answer.put(error)
+            else:
+                answer.put(None)
+
+        try:
+            if self._left <= 0:
+                raise Empty
+            Thread(target=ask, daemon=True).start()
+            found = answer.get(timeout=self._left)
+        except Empty:
+            raise TimeoutError(None, "no answer in time") from None
+        finally:
+            self._left -= time.monotonic() - began
+        if found is not None:
+            raise found
 
 
 def post(url: str, content: Mapping[str, Any], headers: Mapping[str, str]) -> None:
@@ -22,10 +72,20 @@ def post(url: str, content: Mapping[str, Any], headers: Mapping[str, str]) -> No
         headers: Further headers.
 
     Raises:
-        OSError: The server did not accept the request within a few seconds.
+        OSError: The server did not accept the request, or sent nothing for a few seconds.
     """
     request = Request(url, json.dumps(content).encode(), {**headers, "Content-Type": "application/json"})
     with build_opener(_Stay).open(request, timeout=_SECONDS):
+        pass
+
+
+def get(url: str) -> None:
+    """Requests a URL.
+
+    Raises:
+        OSError: The server did not answer, or not with success.
+    """
+    with urlopen(url, timeout=_SECONDS):
         pass
 
 

@@ -123,6 +123,12 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
                 late.append(
                     str(error) if isinstance(error, StediError) else error.strerror or "the disk cannot be read"
                 )
+        with suppress(StediError, OSError):  # which is reported already
+            if context.erased_claims() is None:
+                late.append(
+                    "claims of erased customers: expected the key to compare with those that tables were built with, "
+                    "found none: more may wait for a build"
+                )
     if due.since is not None and now - due.since > max_age:
         whose = f", the withdrawals of {due.withdrawn:,} customers among it" if due.withdrawn else ""
         late.append(f"what was landed {_ago(now - due.since)} waits for a build{whose}: run `stedi build`")

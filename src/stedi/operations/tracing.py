@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from stedi._version import __version__
 from stedi.context.progress import run_id
 from stedi.context.runs import Run
+from stedi.operations import posting
+from stedi.operations.posting import Patience
 
 if TYPE_CHECKING:
     from stedi.context import Context
@@ -32,10 +34,11 @@ class Tracer:
 
     Args:
         url: The URL at which a collector accepts traces, such as `http://HOST:4318/v1/traces`.
+        patience: How long a run waits for the collector; by default some seconds.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
+        self._url, self._patience = url, patience or Patience()
         caller = _CALLER.fullmatch(os.environ.get("TRACEPARENT", ""))
         self._trace, self._parent = caller.groups() if caller else ("", "")
 
@@ -51,8 +54,6 @@ class Tracer:
         self._post(Run(run_id(), command, datetime.now(UTC), 0.0, "failed", None, error), {})
 
     def _post(self, run: Run, lake: dict[str, str]) -> None:
-        from stedi.operations.posting import post
-
         told = {
             "stedi.run": run.id,
             "stedi.outcome": run.outcome,
@@ -74,7 +75,8 @@ class Tracer:
         resource = {"attributes": _attributes({"service.name": "stedi", "service.version": __version__, **lake})}
         scope = {"name": "stedi", "version": __version__}
         traces = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": [span]}]}]}
-        post(self._url, traces, _headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")))
+        headers = _headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
+        self._patience.wait_for(lambda: posting.post(self._url, traces, headers))
 
 
 def _headers(text: str) -> dict[str, str]:
