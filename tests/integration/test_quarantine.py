@@ -252,3 +252,11 @@ def test_the_field_that_was_wrong_is_told(lake: Lake, inbox: Path) -> None:
         ("missing_required", "distanceFromObject"): 1,
         ("truncated", ""): 1,
     }
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**500])
+def test_a_number_beyond_64_bits_is_told_from_an_integer(lake: Lake, inbox: Path, number: int) -> None:
+    record = {"serialNumber": "s1", "sensorReadingTime": 1_700_000_000_000, "distanceFromObject": number}
+    lake.land(deliver(inbox, "step_trainer", [record]))
+    [fault], _ = lake.quarantine().faults()
+    assert (fault.reason, fault.expected, fault.found) == ("out_of_range", "integer", "integer beyond 64 bits")

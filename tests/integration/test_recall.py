@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -417,6 +418,27 @@ def test_a_dataset_applies_a_recall_and_is_read_anew(copy: Path) -> None:
     assert FIRST not in found.arrow("train").column("subject").to_pylist()
     assert "27 moments, 9 subjects" in repr(found)
     assert found.verify().holds
+
+
+def test_a_recall_on_a_terminal_fits_it_and_elsewhere_is_the_signed_file(
+    slate: Slate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = slate.made(world)
+    lake.create_dataset("steps")
+    lake.withdraw(CUSTOMERS[2])
+    words = ["--lake", str(lake.root), "dataset", "recall", "steps@1"]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.main(words) == 0
+    piped = json.loads(capsys.readouterr().out)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(sys.stdout), "isatty", lambda stream: True, raising=False)
+        assert cli.main(words) == 0
+        shown = capsys.readouterr()
+        assert cli.main(["--json", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["drop"] == piped["drop"]
+    assert max(map(len, shown.out.splitlines())) <= 60
+    assert {entry["subject"] for entry in piped["drop"]} <= {*shown.out.split()}
+    assert "--output FILE" in shown.err
 
 
 def test_a_recall_tells_no_reason_and_no_address(

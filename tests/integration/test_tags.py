@@ -299,7 +299,7 @@ def test_another_key_asks_and_ends_the_tags_that_it_names(
     assert said.count("\n") == 1
     asked: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr("stedi.cli.terminal.agreed", lambda question, **_: asked.append(question()))
+        patch.setattr("stedi.cli.terminal.confirmed", lambda question, **_: asked.append(question()))
         assert main(words) == 2
     assert "These tags and branches are removed, too: v1." in asked[0]
     assert (heads(lake), (tmp_path / "next.key").exists()) == (before, False)

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, f"interrupted: {pipeline.after_interrupt(options)}", _INTERRUPTED)
     except BrokenPipeError:
         # the reader of our output has gone; Python must not complain again at exit
-        terminal.nowhere(sys.stdout)
+        terminal.redirect_to_null(sys.stdout)
         return _UNREAD
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -113,7 +113,7 @@ def query(options: argparse.Namespace) -> int:
     from stedi.storage import config
 
     terminal.conceal(word for word in (options.sql,) if word != "-")
-    sql = terminal.given() if options.sql == "-" else options.sql
+    sql = terminal.stdin_text() if options.sql == "-" else options.sql
     role: Role = options.role or config.role(places.named(pipeline.where(options)) / "lake.toml")
     snapshots = {}
     if options.at:
@@ -145,7 +145,7 @@ def _agreed(proposed: ChangeSet, options: argparse.Namespace) -> bool:
 
 def _confirmed(question: str) -> bool:
     alone = f"{question} Expected --yes, or a terminal to ask; nothing was done"
-    return terminal.agreed(lambda: f"{question} [y/N]", alone=alone)
+    return terminal.confirmed(lambda: f"{question} [y/N]", alone=alone)
 
 
 def _parameters(words: list[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stedi.cli.commands import AddCommand
     from stedi.datasets.creation import Preview
     from stedi.datasets.manifest import Release
+    from stedi.datasets.recalls import Recall
 
 _OPTIONS = {
     "match": "which accelerometer reading a step reading is paired with: exact (default), nearest or backward",
@@ -187,7 +188,10 @@ def recall(options: argparse.Namespace) -> int:
         places.refuse_into_lake(options.file)
     found = opened(options).recall_dataset(options.name)
     if options.file is None:
-        terminal.document(json.loads(found.raw))
+        if wants_json(options) or terminal.width() is None:
+            terminal.document(json.loads(found.raw))
+        else:
+            _show_recall(found)
         return 0
     durable.write(destinations.expanded(options.file), found.raw)
     if wants_json(options):
@@ -197,6 +201,15 @@ def recall(options: argparse.Namespace) -> int:
             f"{found.release}: {many(len(found.drop), 'subject')} to drop from {many(len(found.files), 'file')}"
         )
     return 0
+
+
+def _show_recall(found: Recall) -> None:
+    """Shows a recall to a person; its file, which is signed, goes to a pipe or to `--output`."""
+    terminal.table(("subject", "since"), sorted(found.drop.items()))
+    terminal.line("\nfiles that contain one of them:")
+    for name in found.files:
+        terminal.line(f"  {name}")
+    terminal.say(f"the recall of {found.release} that holders need is written by --output FILE")
 
 
 def apply_recall(options: argparse.Namespace) -> int:

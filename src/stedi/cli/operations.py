@@ -240,7 +240,7 @@ def _ask_to_rotate(lake: Lake) -> None:
         "key rotate: expected --yes or a terminal to ask, since older snapshots and tags of the tables below "
         "landing are removed; found neither; nothing was changed"
     )
-    if not terminal.agreed(question, alone=alone, agreeing=("yes",)):
+    if not terminal.confirmed(question, alone=alone, agreeing=("yes",)):
         raise UsageError("key rotate: expected yes, found another answer; nothing was changed")
 
 

@@ -149,7 +149,7 @@ def _ask(lake: Lake, addresses: Sequence[str]) -> None:
         return f"Erase everything of {who} ({known:,} of {count:,} known)? This cannot be undone. Type yes:"
 
     alone = "erase: expected --yes or a terminal to ask, since it cannot be undone; found neither"
-    if not terminal.agreed(question, alone=alone, agreeing=("yes",)):
+    if not terminal.confirmed(question, alone=alone, agreeing=("yes",)):
         raise UsageError("erase: expected yes, found another answer; nothing was erased")
 
 

@@ -32,7 +32,7 @@ def query(options: argparse.Namespace) -> int:
     terminal.conceal([*(word for word in (options.sql,) if word != "-"), *(options.parameter or ())])
     as_json = wants_json(options) and not options.output
     form = options.format or ("json" if as_json else formats.format_of(options.output))
-    sql = terminal.given() if options.sql == "-" else options.sql
+    sql = terminal.stdin_text() if options.sql == "-" else options.sql
     parameters = given_parameters(options)
     lake = opened(options)
     role = options.role or lake.config.query_role

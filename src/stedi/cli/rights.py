@@ -179,5 +179,5 @@ def _confirm(lake: Lake, wanted: Mapping[str, str]) -> None:
             known += f"; not known: {_places(wanted, found.strangers)}"
         return f"withdraw {who} from research ({known})? [y/N]"
 
-    if not terminal.agreed(question, alone="expected --yes or a terminal to ask, found neither; nothing was done"):
+    if not terminal.confirmed(question, alone="expected --yes or a terminal to ask, found neither; nothing was done"):
         raise UsageError("nothing was done")

@@ -72,7 +72,7 @@ class _Patient:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            nowhere(self._stream)
+            redirect_to_null(self._stream)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -84,7 +84,7 @@ class _Patient:
         """Does nothing: writes are not buffered."""
 
 
-def nowhere(stream: Any) -> None:
+def redirect_to_null(stream: Any) -> None:
     """Redirects a broken stream to the null device, so that Python does not fail at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
@@ -97,16 +97,16 @@ def finished(code: int) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        nowhere(sys.stdout)
+        redirect_to_null(sys.stdout)
     except (OSError, ValueError) as error:
-        nowhere(sys.stdout)
+        redirect_to_null(sys.stdout)
         why = getattr(error, "strerror", None) or "it is closed"
         say(f"stedi: stdout: cannot be written: {why}; what the command has done stays")
         return code or 1
     return code
 
 
-def given() -> str:
+def stdin_text() -> str:
     """Returns the text on stdin, in UTF-8 whatever the locale.
 
     Raises:
@@ -122,7 +122,7 @@ def given() -> str:
         raise UsageError("stdin: expected UTF-8 text, found other bytes; nothing was done") from None
 
 
-def agreed(question: Callable[[], str], *, alone: str, agreeing: Container[str] = ("y", "yes")) -> bool:
+def confirmed(question: Callable[[], str], *, alone: str, agreeing: Container[str] = ("y", "yes")) -> bool:
     """Asks a question on the terminal, and returns whether the answer agrees; a closed terminal does not.
 
     Args:
@@ -199,7 +199,7 @@ def raw(text: str) -> None:
             text = tables.styled(text)
         sys.stdout.write(text + "\n")
     except BrokenPipeError:
-        nowhere(sys.stdout)
+        redirect_to_null(sys.stdout)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequence[str] = ()) -> None:

@@ -256,7 +256,13 @@ def _look(value: object, field: Field) -> str:
     if type(value) is str:
         unseen = field.names_customer and has_unseen(value)
         return "blank text" if not value.strip() else "invisible character" if unseen else "text"
+    if field.kind is Kind.INTEGER and (type(value) is Huge or (type(value) is int and not _fits(value))):
+        return "integer beyond 64 bits"
     return _LOOKS.get(type(value), "list or object")
+
+
+def _fits(value: int) -> bool:
+    return INTEGER_MIN <= value <= INTEGER_MAX
 
 
 def _checked(value: object, field: Field) -> str | Reason:
@@ -292,7 +298,7 @@ def write(value: object, kind: Kind, required: bool) -> str | Reason:
         return Reason.WRONG_TYPE
     if kind is Kind.INSTANT:
         return str(value) if INSTANT_BEGIN <= value < INSTANT_END else Reason.OUT_OF_RANGE
-    return str(value) if INTEGER_MIN <= value <= INTEGER_MAX else Reason.OUT_OF_RANGE
+    return str(value) if _fits(value) else Reason.OUT_OF_RANGE
 
 
 def _number(value: object) -> str | Reason:
