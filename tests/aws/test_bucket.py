@@ -154,7 +154,7 @@ def test_one_table_is_looked_up_without_the_others(catalog: str, bucket: str, mo
     with monkeypatch.context() as patch:
         patch.setattr(Remote, "listed", lambda self: pytest.fail("it asked for every table"))
         assert lake.catalog.table("landed_files").name == "landed_files"
-    lake.catalog.remote.drop("quarantine")
+    Remote(lake.root).drop("quarantine")
     for name in ("quarantine", "nobodys"):
         with pytest.raises(LakeError, match=f"no table {name}: expected one of .*landed_files"):
             lake.catalog.table(name)

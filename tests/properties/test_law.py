@@ -43,7 +43,7 @@ from stedi.transform import Build
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
 KEY_OF_TESTS = Key(bytes.fromhex(KEY))
-BY_DAY, RUNS_BY_DAY, SHARDS = 376, 24, 2
+BY_DAY, RUNS_BY_DAY, SHARDS = 376, 20, 2
 RUNS = tries(6, RUNS_BY_DAY, 5_000)
 SEED = int(os.environ.get("STEDI_LAW_SEED", secrets.randbelow(1 << 32) if NIGHTLY else BY_DAY))
 """Read when the tests are collected: no test sees variables of this kind."""

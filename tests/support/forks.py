@@ -83,14 +83,15 @@ class Forks:
 
     Args:
         modules: The modules that it imports for all forks.
+        before: Statements that it then runs for them.
     """
 
-    def __init__(self, *modules: str) -> None:
+    def __init__(self, *modules: str, before: str = "") -> None:
         from stedi.engines import isolation
 
         self._environment, self._lock = isolation.environment, threading.Lock()
         self._socket, theirs = socket.socketpair()
-        told = [str(theirs.fileno()), ",".join(modules)]
+        told = [str(theirs.fileno()), ",".join(modules), before]
         command = [sys.executable, "-I", "-W", "ignore", __file__, *told, *isolation.folders()]
         self._process = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], env=isolation.environment("/"), start_new_session=True
@@ -177,12 +178,14 @@ def _commands() -> Forks:
     """The process that forks commands; it has imported the modules of commands on a lake in a bucket."""
     storage = ("boto3", "s3transfer.manager", "pyarrow.dataset", "pyiceberg.catalog.glue", "pyiceberg.table")
     lake = [f"stedi.{name}" for name in ("cli", "landing", "transform", "erasure", "maintenance", "storage.s3")]
-    return Forks("duckdb", "sqlglot", *storage, *lake, "stedi.query.sandbox", "stedi.landing.withdrawal")
+    others = ("stedi.query.sandbox", "stedi.landing.withdrawal")
+    return Forks("duckdb", "sqlglot", *storage, *lake, *others, before="import wire; wire.warm()")
 
 
-def _serve(descriptor: int, modules: Sequence[str]) -> None:
+def _serve(descriptor: int, modules: Sequence[str], before: str) -> None:
     for module in modules:
         importlib.import_module(module)
+    exec(before)
     import stedi.query.sandbox
 
     codes = {stedi.query.sandbox.__file__: _code(stedi.query.sandbox.__file__)}
@@ -259,6 +262,6 @@ def _code(path: str) -> CodeType:
 
 
 if __name__ == "__main__":
-    sys.path[:] = sys.argv[3:]
+    sys.path[:] = sys.argv[4:]
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _serve(int(sys.argv[1]), sys.argv[2].split(","))
+    _serve(int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3])

@@ -57,7 +57,7 @@ def quicken() -> None:
     backends.list_of_moto_modules = lambda: modules
     responses.method_names_from_class = cache(responses.method_names_from_class)  # type: ignore[assignment]
     WSGIRequestHandler.log_request = lambda *_, **__: None  # type: ignore[method-assign]
-    http.client.parse_headers = wire.headers  # type: ignore[assignment]
+    http.client.parse_headers = wire.headers
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # a connection serves many requests
 
 
