@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+import stedi
 from lakes import KEY
 from stedi.cli import parser
 from stedi.engines import isolation
@@ -187,6 +189,25 @@ def test_what_an_inbox_on_the_callers_path_holds_is_nothing_to_its_children(
     assert (landed.quarantined, len(landed.skipped)) == (2, 0)
     assert lake.query("select count(*) n from accelerometer_landing").arrow()["n"].to_pylist() == [landed.accepted - 2]
     assert not canary.exists(), canary.read_text()
+
+
+def test_a_query_of_a_package_in_an_archive_says_so_and_blames_no_memory(tmp_path: Path) -> None:
+    source = Path(stedi.__file__).parent
+    with zipfile.ZipFile(tmp_path / "stedi.zip", "w") as archive:
+        for path in source.rglob("*"):
+            if path.suffix in (".py", ".sql"):
+                archive.write(path, path.relative_to(source.parent))
+    Lake.create(tmp_path / "lake", key_file=tmp_path / "first.key")
+    statements = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
+        f"sys.path[:0] = [{str(tmp_path / 'stedi.zip')!r}]; "
+        "from stedi import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", statements, "--lake", str(tmp_path / "lake"), "query", "select 1"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "expected the package's files in a folder, found an archive" in done.stderr
+    assert "memory" not in done.stderr
 
 
 def test_a_child_sees_no_key_no_setting_and_no_path_of_the_callers(

@@ -317,9 +317,14 @@ class _Worker:
         self, task: Mapping[str, object], limits: Limits, temporary: Path | None, tally: _Tally | None = None
     ) -> None:
         self._limits, self._tally = limits, tally or _Tally()
+        sandbox = Path(__file__).with_name("sandbox.py")
+        if not sandbox.is_file():
+            raise QueryFailed(
+                f"{sandbox.parents[2]}: expected the package's files in a folder, found an archive: a query runs in an "
+                "isolated process of its own, which starts from a file. Install the package with pip."
+            )
         folder = _folder(temporary)
         held = durable.hold(Path(folder))  # maintenance does not remove it while this process runs
-        sandbox = Path(__file__).with_name("sandbox.py")
         job = {
             **task,
             "memory": size(limits.memory),
