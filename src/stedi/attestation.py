@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass, replace
 from stedi.errors import AuditFailed, UsageError
 from stedi.privacy import receipts, signatures, state
 from stedi.privacy.signatures import SignatureRefused, Statement

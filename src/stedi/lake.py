@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, get_args
 from weakref import WeakSet
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
 from stedi.context import Context, access, found, milliseconds, places, runs
 from stedi.context.progress import Progress

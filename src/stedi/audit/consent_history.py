@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
+from stedi._frozen import dataclass
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import UsageError

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.manifests import sizes
 from stedi.catalog.pins import is_of_others, is_ours_but_for_pins

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import asdict, dataclass
 from stedi._version import __version__
 from stedi.audit.integrity import Check
 from stedi.audit.proof import Proof, Reconciliation

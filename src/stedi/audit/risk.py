@@ -6,8 +6,7 @@ can compare that with the table. Each exposure assumes such prior knowledge, at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from stedi._frozen import dataclass
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stedi import query
+from stedi._frozen import dataclass
 from stedi.aws.account import answering, client
 from stedi.aws.cost import PRICES, TERABYTE
 from stedi.errors import QueryFailed, QueryRefused, printable

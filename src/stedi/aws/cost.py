@@ -7,7 +7,8 @@ and region. The caller gives the workload. It is a model: it shows which factors
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from stedi._frozen import dataclass
 
 TERABYTE = 1 << 40
 _GIGABYTE = 1 << 30

@@ -10,12 +10,12 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from email.parser import Parser
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.aws import stacks
 from stedi.aws.account import answering
 from stedi.errors import CloudFailed, UsageError

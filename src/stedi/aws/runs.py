@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.aws import account, stacks
 from stedi.aws.account import answering, client
 from stedi.errors import CloudFailed

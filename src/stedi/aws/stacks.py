@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.aws.account import answering, client
 from stedi.errors import CloudFailed
 

@@ -9,10 +9,10 @@ each is staged on a branch and then published.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.catalog import checksums, configuration, hint, manifests, metadata, new_table, snapshots
 from stedi.catalog.changes import Change
 from stedi.catalog.committer import Commit, Committer

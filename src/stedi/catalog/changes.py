@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from stedi._frozen import dataclass, field
 from stedi.catalog import manifests
 from stedi.catalog.manifest_writer import ADDED, EXISTING, write_list, write_manifest
 from stedi.catalog.metadata import Requirements, Updates

@@ -11,11 +11,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from stedi._frozen import dataclass, field
 from stedi.catalog import checksums, manifests, metadata
 from stedi.catalog.changes import Change, SnapshotFiles, TableChange
 from stedi.catalog.local import Local

@@ -7,10 +7,10 @@ import stat
 import struct
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.catalog import checksums
 from stedi.catalog.snapshots import DELETED, Snapshot, TableState, avro, local_path, own, uri, with_delete_files
 from stedi.errors import DamagedFile

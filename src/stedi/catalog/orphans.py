@@ -14,11 +14,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.catalog import Catalog
 from stedi.catalog.snapshots import DELETED, RUN, Snapshot, TableState, avro, local_path, read_table
 from stedi.errors import LakeError

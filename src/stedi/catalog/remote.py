@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stedi._frozen import dataclass
 from stedi.catalog import configuration, metadata
 from stedi.catalog.changes import TableChange
 from stedi.catalog.metadata import Outrun

@@ -14,12 +14,12 @@ import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import checksums
 from stedi.catalog.sqlite import guard
 from stedi.errors import DamagedCatalog, DamagedFile, LakeError

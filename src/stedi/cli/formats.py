@@ -11,12 +11,12 @@ with a blank in place of T and end lines of CSV by LF, and DuckDB's JSON has NaN
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from stedi._frozen import dataclass
 from stedi.cli import tables
 from stedi.cli.columns import as_json, as_text, data, join, printable_text
 from stedi.cli.tables import table

@@ -31,9 +31,9 @@ def plain(value: Any) -> Any:
             return {name: plain(item) for name, item in value.items()}
         case tuple() | list():
             return [plain(item) for item in value]
-    described = getattr(value, "__dataclass_fields__", None)  # importing `dataclasses` takes longer than `--help` may
-    if described is not None:
-        return {name: plain(getattr(value, name)) for name in described}
+    names = getattr(value, "__match_args__", None)
+    if names is not None:
+        return {name: plain(getattr(value, name)) for name in names}
     return value
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.errors import printable
 
 _LEAST = 12

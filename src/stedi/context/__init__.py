@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from stedi._frozen import replace
 from stedi.catalog import Catalog, TableState, snapshots
 from stedi.context import places
 from stedi.context.progress import Progress, run_id

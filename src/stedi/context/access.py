@@ -19,11 +19,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from stedi._frozen import dataclass
 from stedi.context import operator
 from stedi.errors import CopiedLake, LakeError, QueryRefused, StediError, UsageError
 from stedi.privacy import state

@@ -17,12 +17,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from stedi._frozen import dataclass, replace
 from stedi.context.progress import run_id
 from stedi.errors import LakeBusy, LandingError, StediError, UsageError, unnamed
 from stedi.storage import copies, durable, s3

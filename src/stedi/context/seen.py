@@ -13,10 +13,10 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import asdict, dataclass
 from stedi.catalog import Catalog
 from stedi.context import access
 from stedi.errors import UsageError

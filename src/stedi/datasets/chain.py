@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.datasets import contents, quality, recalls
 from stedi.datasets.contents import Manifest
 from stedi.datasets.options import Options

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.context import Context
 from stedi.datasets import registry, subjects
 from stedi.datasets.registry import Entry

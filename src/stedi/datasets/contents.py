@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi._frozen import dataclass
 from stedi.datasets.manifest import File
 from stedi.errors import AuditFailed
 from stedi.privacy import state

@@ -6,11 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from stedi._frozen import dataclass, replace
 from stedi._version import __version__
 from stedi.catalog import TableState
 from stedi.context import Context, milliseconds

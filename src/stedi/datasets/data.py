@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stedi._frozen import dataclass
 from stedi.catalog import Catalog, TableState
 from stedi.datasets import labels, matching, windows
 from stedi.datasets.labels import LabelFile, Loaded

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stedi._frozen import dataclass
 from stedi.datasets import contents
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import MANIFEST

@@ -14,12 +14,13 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi._frozen import dataclass
 from stedi.datasets.manifest import shown_name
 from stedi.errors import UsageError, printable_name
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END

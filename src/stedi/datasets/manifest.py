@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.datasets.options import SPLITS, Options
 from stedi.privacy import addresses
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import fields
 from typing import Any, Literal, Self, get_args
 
+from stedi._frozen import asdict, dataclass, replace
 from stedi.errors import UsageError, unnamed
 
 Match = Literal["exact", "nearest", "backward"]

@@ -13,12 +13,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.datasets.options import SPLITS, Options
 from stedi.engines.duckdb import DuckDB
 

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from stedi._frozen import dataclass, replace
 from stedi.context import Context
 from stedi.datasets import chain, contents, describe, quality, recalls, registry, staleness
 from stedi.datasets import drop as dropping

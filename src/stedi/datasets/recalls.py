@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from stedi._frozen import dataclass, field
 from stedi.datasets import contents, quality
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import MANIFEST

@@ -18,11 +18,11 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass, field
 from stedi.context import Context, milliseconds
 from stedi.context.progress import Progress
 from stedi.datasets import folder

@@ -10,9 +10,9 @@ there.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.datasets import registry, subjects

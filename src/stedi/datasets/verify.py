@@ -12,9 +12,9 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.datasets import chain, contents, seal
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import CHAIN, MANIFEST, SIGNATURE, SUMS

@@ -15,12 +15,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_int32, c_int64, c_void_p
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import _native
+from stedi._frozen import dataclass
 from stedi.engines import arrow_files
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_COLUMNS, Column, DataFile, tokens

@@ -16,9 +16,9 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_int64
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from stedi._frozen import dataclass, field
 from stedi.engines import thrift
 from stedi.engines.parquet import (
     CHUNK,

@@ -14,12 +14,12 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from stedi import _native
+from stedi._frozen import dataclass
 from stedi.engines import thrift
 from stedi.engines.thrift import BINARY, I32, I64, LIST, STRUCT, Struct
 from stedi.schema.tables import Column

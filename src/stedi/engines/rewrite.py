@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass, field
 from stedi.catalog import checksums
 from stedi.engines import LEAVING
 from stedi.engines.duckdb import DuckDB, task_session

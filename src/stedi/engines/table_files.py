@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from stedi._frozen import replace
 from stedi.engines.arrow_files import GROUP
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, Column, DataFile

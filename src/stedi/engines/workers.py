@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from stedi._frozen import dataclass
 from stedi.errors import LakeError, StediError
 
 T = TypeVar("T")

@@ -14,7 +14,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi import transform
+from stedi._frozen import replace
 from stedi._version import __version__
 from stedi.catalog import Catalog
 from stedi.context import Context, operator

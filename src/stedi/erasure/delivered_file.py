@@ -13,11 +13,11 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from stedi import reader
+from stedi._frozen import dataclass
 from stedi.erasure.identifiers import Identifiers, as_text
 from stedi.erasure.judge import Judge
 from stedi.errors import UnreadableFile

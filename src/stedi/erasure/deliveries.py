@@ -11,11 +11,11 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace as changed
 from glob import glob
 from pathlib import Path
 
+from stedi._frozen import dataclass
+from stedi._frozen import replace as changed
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure.delivered_file import Rewritten, name_without, rewrite_beside, stale
 from stedi.erasure.identifiers import Identifiers

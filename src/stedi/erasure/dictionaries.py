@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass, field
 from stedi.engines import thrift
 from stedi.engines.thrift import Struct
 

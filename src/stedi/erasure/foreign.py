@@ -12,9 +12,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import Catalog
 from stedi.catalog.remote import ENTRIES, NAMESPACES, TABLES, OfOthers, strings
 from stedi.catalog.snapshots import local_path

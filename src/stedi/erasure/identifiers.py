@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
+from stedi._frozen import dataclass, field
 from stedi.privacy import decoding, tokens, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.tokens import FEW, SHORT, Sought, addresses, folded, stands

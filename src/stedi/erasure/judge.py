@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from stedi._frozen import replace
 from stedi.erasure.identifiers import Identifiers
 from stedi.privacy import envelopes, tokens, tombstones
 from stedi.privacy.envelopes import Cut, Member

@@ -10,10 +10,10 @@ which name every erasure and whether it has ended, and from the receipts, which 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import asdict, dataclass, field
 from stedi.privacy import receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import PENDING, Tombstones

@@ -11,9 +11,9 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
+from stedi._frozen import replace
 from stedi.catalog import Catalog, Erasing, Snapshot, TableState, orphans
 from stedi.catalog.manifests import mentions
 from stedi.catalog.orphans import unused

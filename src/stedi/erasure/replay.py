@@ -11,11 +11,11 @@ time.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from stedi import erasure
+from stedi._frozen import dataclass, replace
 from stedi.context import Context, milliseconds, seen
 from stedi.context.progress import Progress
 from stedi.engines.duckdb import DuckDB

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
+
+from stedi._frozen import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import orphans
 from stedi.context import Context
 from stedi.context.progress import Progress

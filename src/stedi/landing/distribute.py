@@ -12,11 +12,11 @@ import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import cast
 
+from stedi._frozen import dataclass, replace
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Share as Progress
 from stedi.engines.workers import Workers

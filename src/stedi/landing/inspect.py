@@ -11,11 +11,11 @@ import io
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from threading import Event
 from typing import BinaryIO, cast
 
 from stedi import reader
+from stedi._frozen import dataclass
 from stedi.errors import UnreadableFile
 from stedi.landing.deliveries import local
 from stedi.landing.deliveries.local import Delivered, Fingerprint

@@ -12,10 +12,10 @@ import hmac
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import asdict
 from stedi.catalog import Catalog
 from stedi.context.progress import run_id
 from stedi.errors import CommitConflict, LakeBusy, LakeError

@@ -13,10 +13,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from stedi._frozen import dataclass, field
 from stedi.errors import StediError, UnreadableFile, UsageError, printable_name
 from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, is_foreign, open_regular, walk
 from stedi.reader import Limits, Members, Reject, decompressed

@@ -8,12 +8,12 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, BinaryIO, cast
 
 from stedi import reader
+from stedi._frozen import dataclass
 from stedi.errors import LandingError, UnreadableFile
 from stedi.landing.deliveries import local
 from stedi.landing.held import Held

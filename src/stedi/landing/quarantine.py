@@ -11,10 +11,10 @@ import io
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from stedi import reader
+from stedi._frozen import dataclass
 from stedi.context import Context, access, runs
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal, quoted
 from stedi.landing.prepare import Prepared

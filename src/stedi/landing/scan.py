@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import reduce
 from itertools import count
 from pathlib import Path
@@ -23,6 +22,7 @@ from threading import Event, Lock
 from typing import Any, BinaryIO, cast
 
 from stedi import reader
+from stedi._frozen import dataclass
 from stedi.context.progress import Progress
 from stedi.engines.table_files import file_rows, move_to_bucket
 from stedi.errors import LandingError, UnreadableFile

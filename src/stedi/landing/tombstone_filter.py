@@ -11,10 +11,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stedi._frozen import replace
 from stedi.landing.prepare import Prepared
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key

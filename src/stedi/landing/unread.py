@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal

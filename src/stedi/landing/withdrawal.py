@@ -12,9 +12,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from stedi._frozen import dataclass, field
 from stedi.catalog import Catalog
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB

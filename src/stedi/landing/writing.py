@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.context.progress import Progress
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import nameable, path_literal

@@ -19,10 +19,10 @@ import re
 import secrets
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import Catalog, checksums, hint, snapshots
 from stedi.catalog.checksums import Output
 from stedi.catalog.sqlite import Pointers

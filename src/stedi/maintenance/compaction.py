@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.engines.table_files import file_rows
 from stedi.schema.tables import DataFile
 

@@ -14,9 +14,9 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stedi._frozen import dataclass, replace
 from stedi.audit import proof as consent_proof
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.orphans import unused

@@ -8,9 +8,9 @@ tables, and those that know releases, have nothing else in the lake that they co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stedi._frozen import dataclass
 from stedi.audit.integrity import UNRECORDED, Check, check_files
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
 from stedi.context.progress import Progress

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.snapshots import AS_OF
 from stedi.context.progress import Progress

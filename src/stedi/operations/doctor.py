@@ -13,12 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from stedi._frozen import dataclass
 from stedi._version import __version__
 from stedi.context import Context, places, runs
 from stedi.errors import KeyRefused, LakeError, MissingExtra, StediError

@@ -16,11 +16,11 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi._frozen import replace
 from stedi._version import __version__
 from stedi.catalog import Snapshot, TableState
 from stedi.context import Context, places

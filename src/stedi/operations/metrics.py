@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context, milliseconds, runs
 from stedi.errors import StediError

@@ -15,10 +15,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass, replace
 from stedi.context import Context
 from stedi.context.progress import run_id
 from stedi.errors import LakeError

@@ -10,10 +10,10 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context, milliseconds, runs
 from stedi.context.runs import Run

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from stedi._frozen import dataclass
 from stedi.context import runs
 from stedi.landing.deliveries import local
 from stedi.storage import s3

@@ -13,7 +13,8 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+
+from stedi._frozen import dataclass, field, replace
 
 Member = tuple[str, object]
 """Name and value of an object's member; the value is None unless it is a text or a number."""

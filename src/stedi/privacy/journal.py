@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from stedi._frozen import dataclass
 from stedi.errors import CommitConflict, LakeError, UsageError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key

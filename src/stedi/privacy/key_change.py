@@ -14,9 +14,9 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stedi._frozen import asdict, dataclass
 from stedi.errors import KeyRefused, LakeBusy, LakeError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key

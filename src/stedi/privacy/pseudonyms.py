@@ -13,10 +13,10 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from stedi._frozen import dataclass, field
 from stedi.errors import KeyRefused, UsageError
 from stedi.storage import destinations, durable
 

@@ -14,10 +14,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.errors import AuditFailed, LakeError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key

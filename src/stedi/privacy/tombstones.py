@@ -11,12 +11,12 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass, field, replace
 from stedi.errors import LakeError
 from stedi.privacy import receipts, state
 from stedi.privacy.pseudonyms import Key, normalise

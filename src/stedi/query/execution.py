@@ -19,12 +19,12 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi._frozen import dataclass, field
 from stedi.engines import isolation
 from stedi.errors import QueryFailed, QueryRefused, UsageError
 from stedi.query.result import LeftOut, Result

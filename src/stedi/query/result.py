@@ -10,9 +10,9 @@ import importlib
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stedi._frozen import dataclass
 from stedi.errors import MissingExtra, UsageError, printable
 
 if TYPE_CHECKING:

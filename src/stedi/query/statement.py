@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.errors import QueryRefused, printable
 from stedi.query.vocabulary import FUNCTIONS, TABLE_FUNCTIONS
 

@@ -10,10 +10,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.reader.model import UNKNOWN, Fitted, Huge, Members, add_drift
 from stedi.reader.parsing import member_texts
 from stedi.reader.units import Unit, likely

@@ -13,9 +13,9 @@ import io
 import re
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from stedi._frozen import dataclass
 from stedi.errors import UnreadableFile
 
 HEAD = 4096

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from functools import cache
 
+from stedi._frozen import dataclass
 from stedi.reader.model import RECORD_BYTES
 from stedi.schema.contracts import Contract, Field, Kind
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from stedi._frozen import dataclass, field
 from stedi.reader.units import Unit
 from stedi.schema.contracts import Reason
 

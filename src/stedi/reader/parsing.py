@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined] # typeshed lacks it
 from typing import Any, cast
 
+from stedi._frozen import dataclass
 from stedi.reader.model import Huge, Limits, Members
 from stedi.schema.contracts import Reason
 

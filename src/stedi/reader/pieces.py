@@ -7,8 +7,9 @@ scan of the piece before checks the guess; if it was wrong (`Astray`), the text 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from stedi._frozen import dataclass
 
 _LOOK = 1 << 16
 """How many bytes to search for the start of a piece; a text of longer records has fewer pieces."""

@@ -8,8 +8,9 @@ end by `Skipper`, which keeps nothing of it. No place depends on how the text wa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from enum import Enum
+
+from stedi._frozen import dataclass, field
 
 _SPACE = b" \t\r\n"
 _AFTER_STRING = b" \t\r\n:,}]"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.privacy import decoding, envelopes, tokens
 from stedi.privacy.envelopes import Member
 from stedi.privacy.pseudonyms import normalise

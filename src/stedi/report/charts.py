@@ -8,11 +8,11 @@ the same content gives the same bytes on every machine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from markupsafe import Markup, escape
 
+from stedi._frozen import dataclass
 from stedi.report.disclosure import Figure
 
 _WIDTH = 480

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Literal
 
+from stedi._frozen import dataclass
 from stedi.audit.proof import Reconciliation
 from stedi.landing.quarantine import Fault
 from stedi.report.disclosure import Figure

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.errors import UsageError, printable_name
 from stedi.privacy import state
 from stedi.report.disclosure import NOT_SHOWN, Figure

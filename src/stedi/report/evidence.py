@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
+from stedi._frozen import dataclass
 from stedi.audit.proof import Reconciliation
 from stedi.audit.record import AuditRecord, Counted
 from stedi.audit.risk import Risk

@@ -16,11 +16,11 @@ import secrets
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.audit.explain import subjects
 from stedi.audit.proof import expected
 from stedi.audit.proof.as_of import BELOW, AsOf

@@ -13,9 +13,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
 from datetime import datetime
 
+from stedi._frozen import asdict, replace
 from stedi._version import __version__
 from stedi.audit import consent_history
 from stedi.audit import record as audits

@@ -9,9 +9,9 @@ count readings, never people.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 
+from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB

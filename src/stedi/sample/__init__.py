@@ -12,11 +12,11 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from typing import BinaryIO, Literal, cast
 
+from stedi._frozen import asdict, dataclass
 from stedi.errors import UsageError
 from stedi.sample import dirt
 from stedi.sample.crowd import TABLES, Crowd

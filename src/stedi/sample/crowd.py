@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from random import Random
 
+from stedi._frozen import dataclass, field
 from stedi.sample import walkers
 from stedi.sample.people import AGREEING, DAY, EPOCH, WITHDREW, Person, Plan, name, person, plans, serial
 from stedi.sample.readings import RECORDS_PER_TICK, TICK, Feed, Tally, walk, walk_together

@@ -10,9 +10,9 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from stedi._frozen import dataclass, field
 from stedi.sample.crowd import Crowd
 from stedi.sample.readings import Feed
 from stedi.schema.contracts import Reason

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from random import Random
+
+from stedi._frozen import dataclass
 
 EPOCH = 1_655_564_400_000
 """About when the samples begin, in epoch milliseconds."""

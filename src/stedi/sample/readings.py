@@ -7,10 +7,10 @@ Lines go to a feed's pool; full pools are mixed and passed on as one text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from random import Random
 
+from stedi._frozen import dataclass, field
 from stedi.sample.people import Person
 
 TICK = 3000

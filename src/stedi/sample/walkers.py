@@ -20,9 +20,10 @@ The distance has no unit in the real deliveries; as in those, it is between abou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import cos, pi, sin
 from random import Random
+
+from stedi._frozen import dataclass
 
 SECONDS = 120
 """The length of each session in seconds."""

@@ -7,9 +7,9 @@ Only definitions and checks on single values: no clock, no disk, no network. `fe
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from enum import StrEnum
 
+from stedi._frozen import dataclass
 from stedi.errors import IGNORED
 
 INSTANT_BEGIN = 946_684_800_000

@@ -8,8 +8,8 @@ sees, by its grant. This module returns text and creates nothing. Every name and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.errors import UsageError, printable
 from stedi.schema.contracts import Contract, Kind
 from stedi.schema.descriptions import comments, describe_field

@@ -6,8 +6,7 @@ training sets use these texts; `tests/integration/test_descriptions.py` checks t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from stedi._frozen import dataclass
 from stedi.errors import UsageError, printable
 from stedi.schema.contracts import Kind, PrivacyClass
 from stedi.schema.feeds import CONTRACTS

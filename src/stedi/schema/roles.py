@@ -8,9 +8,9 @@ control: anybody who can read the lake's folder can read the files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from stedi._frozen import dataclass
 from stedi.schema.contracts import PrivacyClass
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, graph
 

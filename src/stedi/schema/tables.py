@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from stedi._frozen import dataclass, field
 from stedi.errors import LakeError
 from stedi.schema import statements
 from stedi.schema.contracts import Kind

@@ -13,10 +13,10 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
 
+from stedi._frozen import dataclass, replace
 from stedi.errors import ConfigError
 from stedi.schema.roles import Readings, Role
 from stedi.storage import durable
@@ -95,6 +95,8 @@ class Config:
 _LARGEST = 1 << 16
 """The largest lake.toml, bytes; one with every setting has a thousand."""
 
+_TYPES = {"int": int, "float": float, "bool": bool}
+"""Types of settings by their annotations; the others are texts."""
 _KEYS = {
     "lake.id": "lake_id",
     "consent.readings": "readings",
@@ -221,15 +223,15 @@ def write(config: Config, path: Path) -> None:
 
 def changed(config: Config, **values: object) -> Config:
     """Returns the settings with some of them replaced, checked like any others."""
-    known = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "format"}
     keys = {attribute: key for key, attribute in _KEYS.items()}
+    known = {name: getattr(config, name) for name in keys}
     merged = {keys[name]: value for name, value in {**known, **values}.items()}
     _config(merged, dict.fromkeys(merged, "argument"), Path("lake.toml"))
     return replace(config, **values)  # type: ignore[arg-type] # checked by name in the line above
 
 
 def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path) -> Config:
-    types = {f.name: type(f.default) if f.name not in ("lake_id", "key_fingerprint") else str for f in fields(Config)}
+    types = {name: _TYPES.get(kind, str) for name, kind in Config.__annotations__.items()}
     arguments: dict[str, object] = {}
     for key, value in values.items():
         if key not in _KEYS:

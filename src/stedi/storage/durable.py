@@ -16,11 +16,11 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from stedi._frozen import dataclass
 from stedi.errors import LakeBusy, LakeError
 from stedi.storage import copies, s3
 

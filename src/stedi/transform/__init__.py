@@ -11,11 +11,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.context.progress import run_id

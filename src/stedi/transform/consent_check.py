@@ -10,9 +10,9 @@ has passed. Only the records of these customers, the suspects, are read again. `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.engines import Engine, Gathering, Streaming
 from stedi.engines.literals import literal
 from stedi.privacy import consent

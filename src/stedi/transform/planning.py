@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
+from stedi._frozen import dataclass, field
 from stedi.catalog import Snapshot, TableState
 from stedi.schema.tables import Dag
 from stedi.storage.config import Config

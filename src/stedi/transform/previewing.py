@@ -7,8 +7,8 @@ estimates from the sizes that the snapshots tell.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB

@@ -6,8 +6,8 @@ What `incremental`, `previewing` and the build itself share. It reads; files are
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.engines import Engine

@@ -6,9 +6,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from stedi._frozen import dataclass, field, replace
 from stedi._version import __version__
 from stedi.catalog import Change, TableState, checksums
 from stedi.context import Context

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from stedi import transform as building
+from stedi._frozen import dataclass
 from stedi.audit.explain import subjects
 from stedi.audit.proof import expected, violations
 from stedi.audit.proof.as_of import BELOW, AsOf

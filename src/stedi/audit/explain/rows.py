@@ -7,11 +7,11 @@ the relations of the proof. A row that no landed record explains is reported as 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stedi._frozen import dataclass
 from stedi.audit.explain import subjects
 from stedi.audit.proof.as_of import AsOf
 from stedi.audit.proof.expected import normal

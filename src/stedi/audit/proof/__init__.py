@@ -12,8 +12,8 @@ rows. `reconciliation` accounts for every record.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.audit.integrity import Check
 from stedi.audit.proof import agreement, as_of, expected, reconciliation, violations
 from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf

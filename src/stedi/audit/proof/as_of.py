@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.catalog import Snapshot, TableState
 from stedi.schema.tables import ZONES
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+from stedi._frozen import dataclass
 from stedi.audit.proof.as_of import AsOf
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key

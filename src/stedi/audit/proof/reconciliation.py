@@ -7,9 +7,9 @@ violation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from stedi._frozen import dataclass
 from stedi.audit.proof.as_of import FEEDS
 from stedi.engines import Engine
 

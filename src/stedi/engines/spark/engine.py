@@ -10,10 +10,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import checksums, hadoop
 from stedi.catalog.snapshots import local_path
 from stedi.engines import LEAVING, refuse_other_columns, staying

@@ -10,10 +10,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Generic, TypeVar
 
+from stedi._frozen import dataclass, field
 from stedi.landing.crawl.report import Drift, FieldReport, is_identifier, listing, share
 from stedi.reader import Members, Unit, likely
 from stedi.reader.fitting import write

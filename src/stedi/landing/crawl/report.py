@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from stedi._frozen import dataclass
 from stedi.landing.deliveries.local import Skipped
 from stedi.schema.contracts import Reason
 

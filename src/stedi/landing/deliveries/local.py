@@ -13,11 +13,11 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
+from stedi._frozen import dataclass, field
 from stedi.errors import UnreadableFile, UsageError, printable_name
 from stedi.schema.feeds import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
 from stedi.storage import destinations

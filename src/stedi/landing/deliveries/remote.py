@@ -11,10 +11,10 @@ import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from stedi._frozen import dataclass, replace
 from stedi.catalog import Catalog
 from stedi.context.progress import run_id
 from stedi.engines.duckdb import DuckDB

@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from stedi._frozen import dataclass
 from stedi.errors import LakeError
 from stedi.storage.s3.connection import ATTEMPTS, BESIDE, answers, client, pause
 from stedi.storage.s3.paths import SCHEME, S3Path
