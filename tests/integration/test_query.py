@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stedi import query
+from stedi.cli import formats
 from stedi.errors import QueryFailed, QueryRefused
-from stedi.query import Limits, QueryTable, sandbox, scans, statement
+from stedi.query import Limits, QueryTable, result, sandbox, scans, statement
 
 SECRET = "grace@example.com"
 COLUMNS = (("id", "BIGINT"), ("email", "VARCHAR"), ("seen_at", "TIMESTAMP WITH TIME ZONE"))
@@ -78,6 +79,72 @@ def rows(
 )
 def test_a_select_in_any_dress_is_answered(people: QueryTable, sql: str) -> None:
     assert rows(sql, people) == [(3,)]
+
+
+COUNTS = (
+    "select count(*) from people",
+    "select count(*) as n, count(*) as n, min(id), max(id::int) as top from people",
+    "select count(email) as n, bool_or(id > 2) as b, min(id) as none from people where id > 7",
+    "select max(id::utinyint) as u, min(id::smallint), any_value(id::ubigint) from people where id = 3",
+    "select count(*) from people having count(*) > 3",
+    "select min(9223372036854775807) as big, min(-9223372036854775808) as least",
+)
+"""Statements whose answers come without Arrow."""
+
+
+@pytest.mark.parametrize("sql", COUNTS)
+def test_counts_that_come_without_arrow_are_what_arrow_has(people: QueryTable, sql: str) -> None:
+    limits = Limits(seconds=60)
+    with query.run(sql, [people], limits) as found, query.run(f"from ({sql})", [people], limits) as other:
+        counted = result.few(found)
+        assert counted is not None
+        assert result.few(other) is None
+        table = other.arrow()
+        for form in (formats.Format.TABLE, formats.Format.JSON, formats.Format.JSONL):
+            out, expected = io.BytesIO(), io.BytesIO()
+            formats.write_few(counted.columns, counted._rows, form, out)
+            formats.write(table.rename_columns(found.columns).to_reader(), form, expected)
+            assert out.getvalue() == expected.getvalue()
+        assert result.few(found) is None, "Arrow was asked for"
+        assert found.arrow() == table.rename_columns(found.columns)
+        assert found.fetchall() == other.fetchall()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select count(*) from people group by id",
+        "select count(*) from people group by rollup (id)",
+        "select count(*) over () from people",
+        "select count(*), id from people group by all",
+        "select count(*) from people union all select 1",
+        "select 1",
+        "from people",
+    ],
+)
+def test_a_statement_is_known_to_have_one_row_only_where_it_has_aggregates_of_all_rows(sql: str) -> None:
+    assert not statement.judge(sql).one_row
+    assert statement.judge("select count(*) from people").one_row
+
+
+def test_aggregates_of_other_types_come_as_arrow(people: QueryTable) -> None:
+    for sql in ("select max(email) from people", "select sum(id), avg(id) from people", "select list(id) from people"):
+        with query.run(sql, [people], Limits(seconds=60)) as found:
+            assert result.few(found) is None
+            assert found.arrow().num_rows == 1
+
+
+def test_a_count_that_fails_or_is_not_read_is_told_as_such(people: QueryTable) -> None:
+    ended: list[tuple[str, int]] = []
+
+    def run(sql: str) -> query.Result:
+        return query.run(sql, [people], Limits(seconds=60), ended=lambda how, rows: ended.append((how, rows)))
+
+    with pytest.raises(QueryFailed, match="could not be converted"):
+        run("select count(email::int) from people")
+    run("select count(*) from people").close()
+    run("select count(*) from people").arrow()
+    assert ended == [("failed", 0), ("stopped", 0), ("done", 1)]
 
 
 def test_columns_keep_their_names_order_and_types(people: QueryTable) -> None:
@@ -631,7 +698,7 @@ def test_limits_that_bound_nothing_are_refused(limits: dict[str, float]) -> None
 def test_a_job_writes_arrow_to_its_stream(people: QueryTable, tmp_path: Path) -> None:
     out = io.BytesIO()
     sandbox.execute(job("select id, seen_at from people order by id", tmp_path, people), out)
-    table = pa.ipc.open_stream(out.getvalue()).read_all()
+    table = pa.ipc.open_stream(out.getvalue().removeprefix(b"null\n")).read_all()
     assert table.column("id").to_pylist() == [1, 2, 3]
     assert table.column("seen_at")[0].as_py() == dt.datetime(2022, 6, 18, 17, 47, 24, 102000, tzinfo=dt.UTC)
 
@@ -718,8 +785,9 @@ def told_in_two_lines(told: dict[str, object]) -> bytes:
 
 
 def rows_after_the_verdict(written: bytes) -> pa.Table:
-    verdict, _, stream = written.partition(b"\n")
+    verdict, few, stream = written.split(b"\n", 2)
     assert json.loads(verdict).keys() == {"tables", "columns"}
+    assert few == b"null"
     return pa.ipc.open_stream(stream).read_all()
 
 

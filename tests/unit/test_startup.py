@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from stedi.engines import isolation
 
 _LOADED = """
 import json, sys
@@ -105,3 +109,77 @@ def test_the_process_of_a_query_does_not_import_what_starts_it() -> None:
     found = set(done.stdout.split())
     assert "stedi.query.statement" in found
     assert not {"stedi.query.execution", "stedi.engines", "stedi.storage", "stedi.schema.tables"} & found
+
+
+_ASKED = """
+import io, json, sys
+from pathlib import Path
+import stedi._startup
+stedi._startup.without_dataframes()
+from stedi.query import sandbox
+folder, file = sys.argv[1:]
+job = {"sql": "select count(*) from t", "memory": 1 << 29, "spill": 1 << 30, "seconds": 60, "threads": 1}
+table = {"name": "t", "files": [file], "columns": [["n", "BIGINT"]], "masked": [], "wanted": None}
+lines = job | {"temporary": folder, "path": sys.path}, {"relations": [table], "reach": []}
+out = io.BytesIO()
+assert sandbox.main(io.BytesIO(b"".join(json.dumps(line).encode() + b"\\n" for line in lines)), out) == 0
+assert json.loads(out.getvalue().splitlines()[-1])["rows"] == [[3]]
+print(*sys.modules)
+"""
+_COSTLY = {"ast", "dataclasses", "email", "importlib.metadata", "inspect", "numpy", "pyarrow", "site"}
+"""Modules that take longer to import than a count takes."""
+
+
+def test_the_process_of_a_count_imports_the_engine_and_little_else(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"n": [1, 2, 3]}), file)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys\nsys.path[:] = {sys.path!r}\n{_ASKED}", str(tmp_path), str(file)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = set(done.stdout.split())
+    assert "_duckdb" in found
+    assert _COSTLY & found == set()
+
+
+_COUNTED = """
+import sys
+from stedi import cli
+sys.argv = ["stedi", *sys.argv[1:]]
+code = cli.script()
+print(*sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_a_command_that_counts_or_has_nothing_to_do_imports_neither_engine_nor_arrow(
+    tmp_path: Path, sample_inbox: Path
+) -> None:
+    def modules(*words: str) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", _COUNTED, "--lake", str(tmp_path / "lake"), *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return set(done.stderr.splitlines()[-1].split())
+
+    modules("land", str(sample_inbox))
+    modules("build")
+    for words in (["build"], ["status"], ["tables"], ["query", "select count(*) from customers_trusted"]):
+        found = modules(*words)
+        assert "stedi.lake" in found
+        assert (_COSTLY | {"duckdb"}) & found == {"site"}, words
+
+
+@pytest.mark.own_processes
+@pytest.mark.parametrize("covered", [False, True])
+def test_a_child_process_reads_no_pth_files_unless_its_lines_are_counted(
+    tmp_path: Path, covered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    if covered:
+        monkeypatch.setenv("COVERAGE_PROCESS_START", str(tmp_path / "none"))
+    with isolation.start(["-c", "import sys; print('site' in sys.modules)"], tmp_path) as child:
+        assert child.communicate()[0].decode().strip() == str(covered)

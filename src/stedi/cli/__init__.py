@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from stedi._startup import without_dataframes
+from stedi._startup import bind_lazily, without_dataframes
 from stedi.cli import hooks, pipeline, terminal
 from stedi.cli.commands import asked_for_help, named, parser
 from stedi.errors import MissingExtra, StediError, UsageError, unnamed
@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def script() -> int:
     """Runs one command as the whole process."""
     gc.set_threshold(_OBJECTS)
+    bind_lazily()
     without_dataframes()
     argparse._ = str  # type: ignore[attr-defined] # else it looks for a translation of each of its words on disk
     terminal.open_streams()

@@ -10,6 +10,7 @@ with a blank in place of T and end lines of CSV by LF, and DuckDB's JSON has NaN
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii
@@ -72,6 +73,8 @@ _ENDINGS = {
     ".arrow": Format.ARROW,
     ".feather": Format.ARROW,
 }
+WITHOUT_ARROW = (Format.TABLE, Format.JSON, Format.JSONL)
+"""Forms in which `write_few` writes."""
 BINARY = (Format.PARQUET, Format.ARROW)
 """Forms that hold values rather than text."""
 
@@ -182,6 +185,45 @@ def write(
     return _write(reader, form, to, limit, width, spreadsheet=spreadsheet)
 
 
+def write_few(
+    columns: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[int | None]],
+    form: Format | str,
+    out: BinaryIO,
+    *,
+    width: int | None = None,
+    coloured: bool = False,
+) -> None:
+    """Writes few rows of whole numbers and truth values as `write` does, without Arrow.
+
+    Args:
+        columns: Name and DuckDB type of each column.
+        rows: A value for each column.
+        form: One of `WITHOUT_ARROW`.
+        out: An open binary stream.
+        width: As for `write`.
+        coloured: As for `write`.
+    """
+    names = [name for name, _ in columns]
+    if form != Format.TABLE:
+        named = [f"{encode_basestring_ascii(name)}:" for name in _unique(names)]
+        objects = [
+            "{" + ",".join(name + json.dumps(value) for name, value in zip(named, row, strict=True)) + "}"
+            for row in rows
+        ]
+        if form == Format.JSONL:
+            text = "".join(f"{line}\n" for line in objects)
+        else:
+            text = "[\n" + ",\n".join(objects) + "\n]\n" if objects else "[]\n"
+        out.write(text.encode())
+        return
+    texts = [[_shown(None if value is None else json.dumps(value), None) for value in row] for row in rows]
+    laid = tables.lay_out(names, texts, [kind != "BOOLEAN" for _, kind in columns], width=width)
+    style = tables.styled if coloured else str
+    out.write(f"{style(laid.text)}\n".encode())
+    _end_table(out, laid, style, f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
+
+
 def _write(
     reader: pa.RecordBatchReader,
     form: Format,
@@ -248,10 +290,14 @@ def _table(
     count = f"{rows:,} row{'' if rows == 1 else 's'}"
     if cut:
         count = f"the first {count}; there are more: use another --format or --output for all of them"
+    _end_table(out, laid, style, count)
+    return Written(rows, cut)
+
+
+def _end_table(out: BinaryIO, laid: tables.Laid, style: Callable[[str], str], count: str) -> None:
     out.write(f"{style(f'({count})')}\n".encode())
     if left := laid.missing("`--format vertical` or `--columns` shows the rest"):
         out.write(f"{style(f'({left})')}\n".encode())
-    return Written(rows, cut)
 
 
 def _numeric(schema: pa.Schema) -> list[bool]:

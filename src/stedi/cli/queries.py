@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def query(options: argparse.Namespace) -> int:
     """Runs one SELECT."""
     from stedi.cli import formats
+    from stedi.query.result import few
 
     terminal.conceal([*(word for word in (options.sql,) if word != "-"), *(options.parameter or ())])
     as_json = wants_json(options) and not options.output
@@ -40,7 +41,15 @@ def query(options: argparse.Namespace) -> int:
     progress("query", None)
     with lake.query(sql, parameters=parameters, at=options.at, role=role, as_published=options.as_published) as result:
         _report_left_out(result, role)
-        write_rows(_shown_first(result.reader(), progress), form, options)
+        altered = options.output or options.columns or options.time_zone or options.safe_for_spreadsheets
+        counted = few(result) if form in formats.WITHOUT_ARROW and not altered else None
+        if counted is None:
+            write_rows(_shown_first(result.reader(), progress), form, options)
+        else:
+            rows, width, coloured = counted.rows(), terminal.width(), terminal.coloured(sys.stdout)
+            progress.close()
+            formats.write_few(counted.columns, rows, form, terminal.binary(), width=width, coloured=coloured)
+            sys.stdout.flush()
     return 0
 
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-_PASSED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+_COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+_PASSED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", *_COVERAGE)
 """The variables of the caller's environment that a child gets: paths of libraries, and settings of coverage."""
 
 
@@ -54,12 +55,15 @@ def start(
         errors: Where its stderr goes, by default to the caller's.
         alone: Whether it is out of reach of signals that a terminal sends to the caller.
     """
+    env = environment(folder)
+    # `site` is for coverage only: every entry of the path is named, and what a `.pth` file imports takes long
+    options = ["-I", "-W", "ignore"] if env.keys() & set(_COVERAGE) else ["-I", "-S", "-W", "ignore"]
     return subprocess.Popen(
-        [sys.executable, "-I", "-W", "ignore", *words],
+        [sys.executable, *options, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=folder,
-        env=environment(folder),
+        env=env,
         start_new_session=alone,
     )

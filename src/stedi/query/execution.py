@@ -2,7 +2,7 @@
 
 The process validates the statement (`sandbox`, `statement`) and returns the names of its tables. The caller resolves
 the names to fixed files. The process then runs the statement and returns its rows as a stream of Arrow batches through
-a pipe. When a query is done, stopped or dropped, no process and no file is left.
+a pipe, or a row of counts as JSON. When a query is done, stopped or dropped, no process and no file is left.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from stedi._frozen import dataclass, field
 from stedi.engines import isolation
 from stedi.errors import QueryFailed, QueryRefused, UsageError
-from stedi.query.result import LeftOut, Result
+from stedi.query.result import Few, LeftOut, Result
 from stedi.query.statement import Judgement, folded, shown
 from stedi.storage import config, durable, s3
 
@@ -140,8 +141,6 @@ def run(
     tally = _Tally(ended)
     worker = _Worker({"sql": sql, "condition": condition, "parameters": values}, limits or Limits(), temporary, tally)
     try:
-        import pyarrow.ipc  # noqa: F401 # takes 0.1 s, while the process starts and validates
-
         judged = worker.judgement()
         named = _named(judged.tables, relations(judged.tables) if callable(relations) else relations)
         given = [named[name] for name in sorted(judged.tables)]
@@ -356,14 +355,18 @@ class _Worker:
 
     def judgement(self) -> Judgement:
         """Returns the tables and columns that the statement reads, as the process has found them."""
+        said = self._line()
+        columns = said["columns"]
+        return Judgement(frozenset(said["tables"]), None if columns is None else frozenset(columns))
+
+    def _line(self) -> Any:
+        """Returns the next line of the process, which is JSON."""
         with self._translated():
             line = self._pipe.readline()
         if not line.endswith(b"\n"):
             self._finish()
             raise QueryFailed("The query was stopped before its first row. Run it again.")
-        said = json.loads(line)
-        columns = said["columns"]
-        return Judgement(frozenset(said["tables"]), None if columns is None else frozenset(columns))
+        return json.loads(line)
 
     def answer(self) -> Any:
         """Returns the result of the function that the process has called."""
@@ -393,13 +396,19 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
-    def open(self) -> pa.RecordBatchReader:
-        """Returns a reader of the process's rows as soon as their columns are known."""
+    def open(self) -> pa.RecordBatchReader | Few:
+        """Returns the process's rows, or a reader as soon as their columns are known."""
+        if (said := self._line()) is not None:
+            return Few(said["columns"], said["rows"], partial(self._few, len(said["rows"])))
         import pyarrow as pa
 
         with self._translated():
             stream = pa.ipc.open_stream(pa.PythonFile(self._pipe, "r"))
         return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
+
+    def _few(self, rows: int) -> None:
+        self._tally.rows = rows
+        self._finish()
 
     def _batches(self, stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         while True:

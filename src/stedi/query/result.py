@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stedi._frozen import dataclass
@@ -49,6 +49,70 @@ class LeftOut:
     people: int
 
 
+class Few:
+    """Rows that came without Arrow: few, and of whole numbers.
+
+    Args:
+        columns: Name and DuckDB type of each column.
+        rows: A value for each column.
+        taken: Called when the rows are read; raises the error of a query that failed after its last row.
+    """
+
+    def __init__(
+        self, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[int | None]], taken: Callable[[], None]
+    ) -> None:
+        self.columns, self._rows, self._taken = columns, rows, taken
+
+    def rows(self) -> Sequence[Sequence[int | None]]:
+        """Returns the rows.
+
+        Raises:
+            QueryFailed: The query failed after all.
+        """
+        self._taken()
+        return self._rows
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Returns the rows as Arrow, as the engine would have."""
+        import pyarrow as pa
+
+        schema = pa.schema([(name, getattr(pa, _ARROW[kind])()) for name, kind in self.columns])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            if rows := self.rows():
+                values = zip(*rows, strict=True)
+                columns = [_array(column, field.type) for column, field in zip(values, schema, strict=True)]
+                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _array(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
+    """Returns whole numbers as Arrow, made of bits: of values Arrow would import pandas first."""
+    import pyarrow as pa
+
+    wide = kind.bit_width
+    valid = sum(1 << place for place, value in enumerate(values) if value is not None)
+    bits = sum(((value or 0) & ((1 << wide) - 1)) << wide * place for place, value in enumerate(values))
+    count = len(values)
+    buffers = [valid.to_bytes((count + 7) // 8, "little"), bits.to_bytes((wide * count + 7) // 8, "little")]
+    return pa.Array.from_buffers(kind, count, [pa.py_buffer(buffer) for buffer in buffers])
+
+
+_ARROW = {
+    "TINYINT": "int8",
+    "SMALLINT": "int16",
+    "INTEGER": "int32",
+    "BIGINT": "int64",
+    "BOOLEAN": "bool_",
+    "UTINYINT": "uint8",
+    "USMALLINT": "uint16",
+    "UINTEGER": "uint32",
+    "UBIGINT": "uint64",
+}
+"""Arrow's types by DuckDB's."""
+
+
 class Result:
     """The rows of a query: all of them at once, or batch by batch, as they come.
 
@@ -58,15 +122,19 @@ class Result:
 
     Args:
         worker: Runs the query.
-        reader: Gives the rows.
+        rows: Gives the rows.
         masked: Columns that the statement reads and that are null for its role.
         left_out: What the tables as they were lack of what was published.
     """
 
     def __init__(
-        self, worker: Worker, reader: pa.RecordBatchReader, masked: Sequence[str] = (), left_out: LeftOut | None = None
+        self,
+        worker: Worker,
+        rows: pa.RecordBatchReader | Few,
+        masked: Sequence[str] = (),
+        left_out: LeftOut | None = None,
     ) -> None:
-        self._worker, self._source = worker, reader
+        self._worker, self._rows = worker, rows
         self.masked = tuple(masked)
         """Columns, as `table.column`, that the statement reads and that are null for the role that it was run as."""
         self.left_out = left_out or LeftOut(0, 0)
@@ -80,6 +148,13 @@ class Result:
     def schema(self) -> pa.Schema:
         """The columns' names and Arrow types."""
         return self._source.schema
+
+    @property
+    def _source(self) -> pa.RecordBatchReader:
+        """The rows as Arrow."""
+        if isinstance(self._rows, Few):
+            self._rows = self._rows.reader()
+        return self._rows
 
     @property
     def columns(self) -> list[str]:
@@ -214,6 +289,11 @@ class Result:
         if table is None and self._seen is not None and strict:
             raise _gone("whole")
         return table
+
+
+def few(result: Result) -> Few | None:
+    """Returns a result's rows if they came without Arrow and nobody has asked for them; for use instead of `reader`."""
+    return result._rows if isinstance(result._rows, Few) else None
 
 
 def _gone(how: str) -> UsageError:

@@ -1,4 +1,4 @@
-"""The process in which a query runs: a job on stdin, Arrow on stdout, one line of JSON on stderr if it fails.
+"""The process in which a query runs: a job on stdin, JSON and Arrow on stdout, a line of JSON on stderr if it fails.
 
 It is a separate process because DuckDB's memory limit does not count single values (`repeat('x', 4e9)`) and its
 interrupt does not stop their computation: only the system's limits and a kill bound every statement. `query` starts
@@ -13,6 +13,7 @@ others alone: whatever the statement is, what is masked is nowhere within its re
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -25,8 +26,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 if __name__ == "__main__" and len(sys.argv) > 1:
     sys.path.insert(0, sys.argv[1])  # an isolated process needs the package's path
+    gc.set_threshold(50_000)  # it finds nothing among imported modules
 
-from stedi._startup import without_dataframes
+from stedi._startup import bind_lazily, without_dataframes
 from stedi.errors import QueryRefused, printable
 from stedi.query import masking, scans, statement
 from stedi.query.masking import Reader
@@ -97,14 +99,19 @@ def bind_failure(error: Exception, job: dict[str, Any]) -> str:
     return "The query cannot run: " + (words if len(words) <= 400 else words[:399] + "…")
 
 
-def execute(job: dict[str, Any], out: BinaryIO) -> None:
-    """Writes the rows of the job's statement to `out` as one Arrow stream.
+def execute(job: dict[str, Any], out: BinaryIO, *, one_row: bool = False) -> None:
+    """Writes the rows of the job's statement to `out`: a line of JSON, and one Arrow stream unless the line has them.
+
+    Args:
+        job: The job.
+        out: A pipe.
+        one_row: Whether the statement has one row at most. One of whole numbers is written without Arrow, whose import
+            takes longer than it takes to count.
 
     Raises:
         Failure: The statement does not bind, or fails while it runs.
     """
     import duckdb
-    import pyarrow as pa
 
     reader = masking.start(job) if any(scans.hides(relation) for relation in job["relations"]) else None
     con = connect(job, reader)
@@ -121,11 +128,18 @@ def execute(job: dict[str, Any], out: BinaryIO) -> None:
         try:
             if values is not None:
                 found = con.execute(job["sql"], values)
+            columns = [(name, str(kind)) for name, kind, *_ in found.description]
+            if one_row and all(kind in scans.WHOLE for _, kind in columns):
+                out.write(json.dumps({"columns": columns, "rows": found.fetchall()}).encode() + b"\n")
+                return
+            out.write(b"null\n")
+            import pyarrow as pa
+
             batches = found.to_arrow_reader(ROWS_A_BATCH)
             with pa.ipc.new_stream(out, batches.schema) as stream:
                 for batch in batches:
                     stream.write_batch(batch)
-        except (duckdb.Error, pa.ArrowException, MemoryError, OSError, RuntimeError) as error:
+        except Exception as error:
             if isinstance(error, BrokenPipeError):
                 return
             raise scans.Failure(scans.run_time_failure(_cause(error), job)) from None
@@ -198,13 +212,17 @@ def call(job: dict[str, Any]) -> Any:
     return getattr(importlib.import_module(module), name)(*job["args"])
 
 
-def judge(job: dict[str, Any]) -> dict[str, Any]:
-    """Returns the names of the tables and columns that the job's statement reads, with null for all columns."""
+def judge(job: dict[str, Any]) -> statement.Judgement:
+    """Returns what the job's statement reads."""
     if job.get("condition"):
-        judged = statement.judge_condition(job["sql"])
-    else:
-        judged = statement.judge(job["sql"], parameters=job.get("parameters") is not None)
-    return {"tables": sorted(judged.tables), "columns": None if judged.columns is None else sorted(judged.columns)}
+        return statement.judge_condition(job["sql"])
+    return statement.judge(job["sql"], parameters=job.get("parameters") is not None)
+
+
+def told(judged: statement.Judgement) -> bytes:
+    """Returns a line with the names of the tables and columns that a statement reads, with null for all columns."""
+    columns = None if judged.columns is None else sorted(judged.columns)
+    return json.dumps({"tables": sorted(judged.tables), "columns": columns}).encode() + b"\n"
 
 
 def main(source: BinaryIO, out: BinaryIO) -> int:
@@ -216,9 +234,10 @@ def main(source: BinaryIO, out: BinaryIO) -> int:
         if "call" in job:
             out.write(json.dumps(call(job)).encode())
             return 0
-        out.write(json.dumps(judge(job)).encode() + b"\n")
+        judged = judge(job)
+        out.write(told(judged))
         if more := source.readline():
-            execute(job | json.loads(more), out)
+            execute(job | json.loads(more), out, one_row=judged.one_row)
     except Exception as error:
         refused = isinstance(error, QueryRefused)
         words = str(error) if refused or isinstance(error, scans.Failure) else scans.run_time_failure(error, job)
@@ -228,6 +247,7 @@ def main(source: BinaryIO, out: BinaryIO) -> int:
 
 
 if __name__ == "__main__":
+    bind_lazily()
     without_dataframes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Stdout is for the Arrow stream only: all other output goes to stderr.

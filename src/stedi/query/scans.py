@@ -15,6 +15,9 @@ SCHEMA = "stedi"
 FILE, ROW = "_stedi_file", "file_row_number"
 """Columns of a relation with places: the file of a row, and its number there from 0."""
 
+WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "BOOLEAN")
+"""Types whose values are the same in JSON, and in every format for people."""
+
 
 class Failure(Exception):
     """A query that fails, in one line that holds no value of any row."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from stedi._frozen import dataclass
 from stedi.errors import QueryRefused, printable
-from stedi.query.vocabulary import FUNCTIONS, TABLE_FUNCTIONS
+from stedi.query.vocabulary import AGGREGATES, FUNCTIONS, TABLE_FUNCTIONS
 
 SCHEMA = "stedi"
 """The one schema in which a query finds the tables."""
@@ -52,10 +52,12 @@ class Judgement:
     Attributes:
         tables: Names of tables, lower-case, except those that the statement defines itself.
         columns: Names of all columns that it reads, lower-case; None if unknown.
+        one_row: Whether it has one row at most, since it only counts and sums.
     """
 
     tables: frozenset[str]
     columns: frozenset[str] | None
+    one_row: bool = False
 
 
 def judge(sql: str, *, parameters: bool = False) -> Judgement:
@@ -153,7 +155,20 @@ def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
 def _judged(tree: dict[str, Any], system: frozenset[str], *, parameters: bool = False) -> Judgement:
     walk = _Walk(system, parameters=parameters)
     walk.over(tree)
-    return Judgement(frozenset(walk.tables), walk.needed())
+    return Judgement(frozenset(walk.tables), walk.needed(), _has_one_row(tree.get("node", {})))
+
+
+def _has_one_row(node: dict[str, Any]) -> bool:
+    """Returns whether a SELECT consists of aggregates of all rows."""
+    grouped = any(node.get(name) for name in ("group_expressions", "group_sets"))
+    return (
+        node.get("type") == "SELECT_NODE"
+        and not grouped
+        and all(
+            item.get("class") == "FUNCTION" and str(item.get("function_name", "")).lower() in AGGREGATES
+            for item in node.get("select_list", ())
+        )
+    )
 
 
 def _one_line(words: str) -> str:

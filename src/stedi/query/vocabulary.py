@@ -79,5 +79,7 @@ regr_slope regr_sxx regr_sxy regr_syy reservoir_quantile row_number sem skewness
 string_agg sum sumkahan var_pop var_samp variance
 """
 
+AGGREGATES = frozenset(_AGGREGATES.split())
+"""Those that make one row of many, unless they are used over a window."""
 FUNCTIONS = frozenset(f"{_OPERATORS} {_SCALARS} {_AGGREGATES}".split())
 """Functions and operators that are allowed in expressions, lower-case, as DuckDB's parser names them."""
