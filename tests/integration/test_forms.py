@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,7 @@ CHANGED: dict[str, Callable[[bytes], bytes]] = {
 """Encodings that are not read, or two in one file."""
 
 
+@cache
 def every() -> dict[str, tuple[str, bytes, bool]]:
     """Each file by its name: its feed, its bytes, and whether it is to be read."""
     found: dict[str, tuple[str, bytes, bool]] = {}
@@ -277,9 +279,6 @@ def every() -> dict[str, tuple[str, bytes, bool]]:
     return found
 
 
-FILES = every()
-
-
 def read(data: bytes, name: str = "a.json") -> Reading:
     """Reads bytes as `land` does, but for the contract."""
     return Reading(decompressed(io.BytesIO(data), name).read(), ACCELEROMETER)
@@ -290,7 +289,7 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, dict[str, tu
     """A lake into which every file was landed under names that say nothing of their form."""
     folder = tmp_path_factory.mktemp("forms")
     names = {}
-    for n, (what, (feed, data, _)) in enumerate(FILES.items()):
+    for n, (what, (feed, data, _)) in enumerate(every().items()):
         path = folder / "in" / f"{feed}-{n}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
@@ -308,10 +307,10 @@ def test_every_file_lands_all_its_records_or_is_refused_by_its_name(
     landed: tuple[Lake, dict[str, tuple[int, int, int]], dict[str, str]],
 ) -> None:
     _, files, refused = landed
-    assert len(FILES) > 500
+    assert len(every()) > 500
     assert not files.keys() & refused.keys()
-    assert files.keys() | refused.keys() == FILES.keys()
-    for what, (_, _, good) in FILES.items():
+    assert files.keys() | refused.keys() == every().keys()
+    for what, (_, _, good) in every().items():
         if good:
             assert files.get(what) == (COUNT, COUNT, 0), (what, refused.get(what))
         else:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from random import Random
 from statistics import fmean, median, pstdev
@@ -20,8 +21,17 @@ from stedi.sample import walkers
 from stedi.schema.feeds import CONTRACTS
 
 START = 1_656_000_000_000
-SESSIONS = [walkers.session(START, Random(seed)) for seed in range(6)]
-ALL_SESSIONS = pytest.mark.parametrize("recorded", SESSIONS, ids=[f"seed {seed}" for seed in range(6)])
+SEEDS = range(6)
+
+
+@cache
+def session(seed: int) -> walkers.Session:
+    return walkers.session(START, Random(seed))
+
+
+@pytest.fixture(params=SEEDS, ids=[f"seed {seed}" for seed in SEEDS])
+def recorded(request: pytest.FixtureRequest) -> walkers.Session:
+    return session(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +58,6 @@ def during(recorded: walkers.Session, activity: str, of: str) -> list[list[float
     ]
 
 
-@ALL_SESSIONS
 def test_sensors_sample_at_their_rates_with_jitter_and_holes(recorded: walkers.Session) -> None:
     for samples, every in ((recorded.motions, walkers.PHONE_MS), (recorded.steps, walkers.DEVICE_MS)):
         times = [sample[0] for sample in samples]
@@ -59,7 +68,6 @@ def test_sensors_sample_at_their_rates_with_jitter_and_holes(recorded: walkers.S
         assert 0.9 < len(times) * every / (times[-1] - times[0]) < 0.999
 
 
-@ALL_SESSIONS
 def test_gravity_is_one_g_and_walking_shakes_the_phone_more_than_standing(recorded: walkers.Session) -> None:
     everything = [sum(axis * axis for axis in motion[1:]) ** 0.5 for motion in recorded.motions]
     assert fmean(everything) == pytest.approx(1, abs=0.08)
@@ -69,7 +77,6 @@ def test_gravity_is_one_g_and_walking_shakes_the_phone_more_than_standing(record
         assert pstdev(still[2::3]) < 0.03
 
 
-@ALL_SESSIONS
 def test_activities_cover_the_session_once_and_steps_are_taken_only_while_walking(recorded: walkers.Session) -> None:
     whole = [(one.start, one.end) for one in recorded.labels if one.end is not None]
     assert whole[0][0] == START
@@ -84,7 +91,6 @@ def test_activities_cover_the_session_once_and_steps_are_taken_only_while_walkin
             assert 80 < cadence < 152
 
 
-@ALL_SESSIONS
 def test_a_foot_comes_near_before_each_step_and_none_does_while_standing(recorded: walkers.Session) -> None:
     for still in during(recorded, "standing", "device"):
         assert max(still) - min(still) < 25
@@ -103,10 +109,11 @@ def test_clocks_feet_and_paces_differ_from_person_to_person() -> None:
                 found.append(step - min(near)[1])
         return median(found)
 
-    assert max(map(lag, SESSIONS)) - min(map(lag, SESSIONS)) > 15
-    counts = Counter(len(steps(recorded)) for recorded in SESSIONS)
+    sessions = [session(seed) for seed in SEEDS]
+    assert max(map(lag, sessions)) - min(map(lag, sessions)) > 15
+    counts = Counter(len(steps(recorded)) for recorded in sessions)
     assert len(counts) > 3
-    assert {one.label for recorded in SESSIONS for one in recorded.labels} == {
+    assert {one.label for recorded in sessions for one in recorded.labels} == {
         *("walking", "standing", "squatting", "handling", "sitting", "step")
     }
 
