@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import servers
+import wire
 from lakes import REPOSITORY
 from stedi import cli
 from stedi.aws import account, deploy, runs, stacks
@@ -51,7 +52,8 @@ def cloud(cloud_server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setattr(module, "POLL", 0.01)
     s3.client.cache_clear()
     account.client.cache_clear()
-    yield cloud_server
+    with wire.cheap(), wire.few_clients():
+        yield cloud_server
     s3.client.cache_clear()
     account.client.cache_clear()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from typing import Any, cast
 
 import boto3
@@ -21,6 +22,7 @@ UNKNOWN: dict[str, str] = {
 """Types that are listed as resources of the stack but create nothing in moto, with the reason."""
 
 
+@cache
 def client(service: str, region: str) -> Any:
     return boto3.client(
         service,
@@ -240,5 +242,8 @@ def triggering() -> None:
 if __name__ == "__main__":
     from moto.server import main
 
+    from moto_glue import quicken
+
+    quicken()
     taught()
     main(["-H", sys.argv[1], "-p", sys.argv[2]])
