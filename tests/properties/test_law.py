@@ -46,7 +46,6 @@ KEY_OF_TESTS = Key(bytes.fromhex(KEY))
 BY_DAY, RUNS_BY_DAY, SHARDS = 376, 20, 2
 RUNS = tries(6, RUNS_BY_DAY, 5_000)
 SEED = int(os.environ.get("STEDI_LAW_SEED", secrets.randbelow(1 << 32) if NIGHTLY else BY_DAY))
-"""Read when the tests are collected: no test sees variables of this kind."""
 
 FREQUENT = {
     "built": 600,
