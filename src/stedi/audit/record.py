@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stedi._frozen import asdict, dataclass
 from stedi._version import __version__
-from stedi.audit.integrity import Check
-from stedi.audit.proof import Proof, Reconciliation
-from stedi.audit.risk import Exposure, Risk
 from stedi.catalog import TableState
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
+
+if TYPE_CHECKING:
+    from stedi.audit.integrity import Check
+    from stedi.audit.proof import Proof, Reconciliation
+    from stedi.audit.risk import Risk
 
 NAME = "audited.json"
 """The file, in the lake's folder."""
@@ -158,6 +160,9 @@ def last(root: Path, key: Key, lake: str) -> AuditRecord | None:
 
 
 def _record(found: Mapping[str, Any]) -> AuditRecord:
+    from stedi.audit.proof import Reconciliation  # the proof is not imported where there is no record
+    from stedi.audit.risk import Exposure, Risk
+
     risk = found["risk"]
     return AuditRecord(
         datetime.fromisoformat(found["at"]).astimezone(UTC),

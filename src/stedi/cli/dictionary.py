@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,8 @@ def contract(options: argparse.Namespace) -> int:
 
 def _described(table: DescribedTable) -> Iterator[str]:
     """Yields a table in lines of at most 80 columns."""
+    import textwrap  # takes longer than the parser of a command
+
     lead = f"{table.name} ({table.zone}): "
     yield from textwrap.wrap(f"{lead}{table.text}", _WIDTH, subsequent_indent="  ", break_long_words=False)
     every = len(table.key) == len(table.columns)

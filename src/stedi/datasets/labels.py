@@ -14,7 +14,6 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import fields
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -97,7 +96,7 @@ class Loaded:
 
     def to_json(self, sha256: str) -> dict[str, Any]:
         """Returns the manifest's entry about the file."""
-        counts = {field.name: getattr(self, field.name) for field in fields(self) if field.type == "int"}
+        counts = {name: getattr(self, name) for name, kind in type(self).__annotations__.items() if kind == "int"}
         return {"sha256": sha256, "columns": list(self.columns), **counts}
 
 

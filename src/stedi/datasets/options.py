@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Literal, Self, get_args
 
 from stedi._frozen import asdict, dataclass, replace
@@ -80,7 +79,7 @@ class Options:
         Raises:
             UsageError: A value is invalid, or two options contradict each other.
         """
-        known = {field.name for field in fields(cls)}
+        known = set(cls.__match_args__)
         given = {name: value for name, value in words.items() if value is not None}
         unknown = sorted(given.keys() - known)
         if unknown:
@@ -108,7 +107,7 @@ class Options:
             )
         if self.window is None:
             beside = sorted({"stride", "max_gap", "min_samples", "resample", "pad"} & given)
-            if self.pad or any(getattr(self, name) != _DEFAULTS[name] for name in beside):
+            if self.pad or any(getattr(self, name) != getattr(Options(), name) for name in beside):
                 what = "expected a window with it, found none; give a window, such as 10s"
                 raise UsageError(what, argument=beside[0])
         elif self.window == 0 or self.stride == 0 or self.max_gap == 0:
@@ -142,9 +141,6 @@ class Options:
         """
         named = {("recipient" if name == "for" else name): value for name, value in plain.items()}
         return cls.parse(**named)
-
-
-_DEFAULTS = {field.name: field.default for field in fields(Options)}
 
 
 def duration(name: str, value: object) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from ctypes import Array, Structure, addressof, c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
 from itertools import accumulate
@@ -135,6 +134,8 @@ def read(files: Iterable[DataFile], by: Sequence[str], columns: Sequence[str]) -
                     yield file.read_row_group(number, columns=[*by, *columns], use_threads=False)
 
     try:
+        from concurrent.futures import ThreadPoolExecutor  # with `logging`, it takes longer to import than a question
+
         with ThreadPoolExecutor(1) as pool:
             rest = tables()
             coming = pool.submit(next, rest, None)
