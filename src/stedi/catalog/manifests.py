@@ -67,7 +67,8 @@ def sizes(paths: Iterable[str]) -> dict[str, int | None]:
 def size(path: str) -> int | None:
     """Returns a file's size in bytes, or None if there is none to be read."""
     try:
-        found = s3.at(path).lstat()
+        # without a path object, which takes ten times as long: a build asks for hundreds of files
+        found = s3.at(path).lstat() if s3.is_remote(path) else os.lstat(path)
         return found.st_size if stat.S_ISREG(found.st_mode) else None
     except OSError as error:
         if s3.is_outage(error, path):

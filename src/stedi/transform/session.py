@@ -43,6 +43,7 @@ class BuildSession:
         self._catalog, self._key, self._states = context.catalog, key, states
         self._root = context.root
         self._views: set[str] = set()
+        self._looked_back: dict[str, tuple[int, list[int], list[str], bool]] = {}
         stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
         for name in stored:
             engine.bind_files(name, self._catalog.files(states[name]))
@@ -62,6 +63,10 @@ class BuildSession:
             gained: Files that this build has added to it.
             staged: Whether this build has computed it; otherwise nobody has lost rows, and `__gone` is empty.
         """
+        of = (window.since.id, [s.id for s in window.appended], [file.path for file in gained], staged)
+        if self._looked_back.get(read) == of:  # for another table
+            return
+        self._looked_back[read] = of
         state = self._states[read]
         self.engine.bind_files(f"{read}__old", self._catalog.files(state, window.since), table=read)
         self.engine.bind_files(f"{read}__added", (*self._catalog.added(state, window.appended), *gained), table=read)
