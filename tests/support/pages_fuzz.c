@@ -97,6 +97,7 @@ int main(int count, char **words) {
         u32 *renumbered = sized((size_t)entries * 4);
         u8 *dictionary = exactly(page, length);
         to = sized((size_t)length);
+        stedi_texts(dictionary, length, entries, (u8)dice(256), to);
         stedi_dictionary(dictionary, length, entries, kind, used, renumbered, &bounds, &left, to);
         free(to); free(dictionary); free(renumbered); free(used); free(flags); free(marks); free(ranges);
         free((void *)given.bytes); free(given.codes); free(given.levels);

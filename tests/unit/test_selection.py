@@ -73,6 +73,15 @@ def test_what_the_lakes_own_writer_writes_is_read_without_an_engine(tmp_path: Pa
     assert Selection(name, "user", {"dan"}).count(str(path)) == 0
 
 
+def test_texts_with_any_character_are_told_apart(tmp_path: Path) -> None:
+    name, path = "accelerometer_trusted", tmp_path / "a.parquet"
+    people = ["ann", "an\x1fn", "", "ännä\n", "\x1f"]
+    table = table_of(name, [people, list(range(5)), *[[1.0] * 5] * 3], [True] * 5)
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    for place, one in enumerate(people):
+        assert Selection(name, "customer_id", {one}, "", ("timestamp",)).rows(str(path)) == {(one,): ([place],)}
+
+
 def test_values_that_are_missing_are_left_to_the_engine(tmp_path: Path) -> None:
     name, path = "accelerometer_trusted", tmp_path / "a.parquet"
     table = table_of(name, [["ann", None, "bo"], [1, 2, None], *[[1.0] * 3] * 3], [True] * 5)

@@ -289,6 +289,22 @@ i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
     return before + out;
 }
 
+/* Writes the first `entries` texts of a dictionary with `between` after each one. Returns the size of what is written,
+   at most that of the dictionary; -2 if a text contains `between`. */
+i64 stedi_texts(const u8 *bytes, i64 size, i64 entries, u8 between, u8 *to) {
+    i64 at = 0, out = 0;
+    for (i64 entry = 0; entry < entries; entry++) {
+        i64 length = size_of(bytes + at, size - at, TEXT);
+        if (length < 0) return -1;
+        if (memchr(bytes + at + 4, between, (size_t)length - 4)) return -2;
+        memcpy(to + out, bytes + at + 4, (size_t)length - 4);
+        out += length - 4;
+        to[out++] = between;
+        at += length;
+    }
+    return out;
+}
+
 /* Writes a dictionary with only the used entries, sets `renumbered` to the new index of each, and sets *left to their
    number. Returns the dictionary's size, which is at most its old size. */
 i64 stedi_dictionary(const u8 *bytes, i64 size, i64 entries, i32 kind, const u8 *used, u32 *renumbered,

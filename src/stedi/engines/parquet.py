@@ -13,8 +13,9 @@ import ctypes
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint8, c_void_p
 from functools import cache, cached_property
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ _MOST_PAGE = 1 << 26
 _ZSTD = 6
 PLAIN, _PLAIN_DICTIONARY, RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 """Encodings of values and of definition levels."""
+_BETWEEN, _AMONG_THEM = "\x1f", -2
+"""A separator of texts, and what `pages.c` returns if a text contains it."""
 _NUMBERED = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
 _KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2)}
 """The physical type of each column type, and its number in `pages.c`."""
@@ -97,6 +100,7 @@ def library() -> Any:
         "stedi_codes": [page, c_int64, c_void_p],
         "stedi_pack": [page, c_int64, c_void_p, c_int32, c_void_p],
         "stedi_plain": [page, c_int32, bounds, c_void_p],
+        "stedi_texts": [c_void_p, c_int64, c_int64, c_uint8, c_void_p],
         "stedi_dictionary": [
             *(c_void_p, c_int64, c_int64, c_int32, c_void_p, c_void_p, bounds, POINTER(c_int64), c_void_p)
         ],
@@ -106,7 +110,7 @@ def library() -> Any:
     return found
 
 
-def read_footer(source: bytes) -> Struct:
+def read_footer(source: bytes | mmap) -> Struct:
     """Returns the footer of a file.
 
     Raises:
@@ -118,7 +122,7 @@ def read_footer(source: bytes) -> Struct:
     [size] = struct.unpack("<I", source[-8:-4])
     if size > len(source) - 12:
         raise Unsupported
-    footer, _ = thrift.read(source, len(source) - 8 - size)
+    footer, _ = thrift.read(source[len(source) - 8 - size : -8])
     refuse_unknown(footer, FOOTER)
     return footer
 
@@ -212,7 +216,7 @@ class Chunk:
         raw: Its bytes.
     """
 
-    def __init__(self, source: bytes, chunk: Struct, column: Column, optional: bool, unpacker: Any) -> None:
+    def __init__(self, source: bytes | mmap, chunk: Struct, column: Column, optional: bool, unpacker: Any) -> None:
         refuse_unknown(chunk, CHUNK)
         self._unpacker = unpacker
         self.chunk, self.column, self.optional = chunk, column, optional
@@ -290,7 +294,9 @@ class RowRanges:
 
     def __init__(self, marks: bytearray) -> None:
         """Selects the rows whose mark is 0."""
-        self.ranges = (c_int64 * (len(marks) + 2))()
+        # of a bytearray only what is written takes memory: there are few ranges
+        size = len(marks) + 2
+        self.ranges = (c_int64 * size).from_buffer(bytearray(8 * size))
         self.count: int = library().stedi_ranges(address(marks), len(marks), self.ranges)
 
     def touch(self, page: DataPage) -> bool:
@@ -308,7 +314,8 @@ class Buffers:
     """
 
     def __init__(self, rows: int) -> None:
-        self._codes, self._levels = (ctypes.create_string_buffer(4 * max(1, rows)) for _ in range(2))
+        size = 4 * max(1, rows)
+        self._codes, self._levels = ((ctypes.c_char * size).from_buffer(bytearray(size)) for _ in range(2))
         self._out = bytearray()
 
     def out(self, size: int) -> bytearray:
@@ -337,17 +344,27 @@ def address(data: bytearray | memoryview | None) -> Any:
 
 def texts_of(dictionary: bytes, entries: int) -> list[str]:
     """Returns the texts of a dictionary."""
-    texts, at = [], 0
+    to = bytearray(len(dictionary))
+    size = library().stedi_texts(dictionary, len(dictionary), entries, ord(_BETWEEN), address(to))
     try:
-        for _ in range(entries):
-            end = at + 4 + int.from_bytes(dictionary[at : at + 4], "little")
-            if end > len(dictionary):
-                raise Unsupported
-            texts.append(dictionary[at + 4 : end].decode())
-            at = end
+        if size >= 0:
+            texts = to[:size].decode().split(_BETWEEN)
+            del texts[-1]  # an empty text follows the last separator
+            return texts
+        if size == _AMONG_THEM:
+            return [text.decode() for text in _divided(dictionary, entries)]
     except UnicodeDecodeError:
-        raise Unsupported from None
-    return texts
+        pass
+    raise Unsupported
+
+
+def _divided(dictionary: bytes, entries: int) -> Iterator[bytes]:
+    """Yields the texts of a dictionary, which are known to fit."""
+    at = 0
+    for _ in range(entries):
+        end = at + 4 + int.from_bytes(dictionary[at : at + 4], "little")
+        yield dictionary[at + 4 : end]
+        at = end
 
 
 def selected_values(chunk: Chunk, values: Sequence[Any], buffers: Buffers, rows: RowRanges) -> list[Any]:

@@ -6,9 +6,9 @@ with these rows are decoded. Files that `engines.parquet` does not support are l
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Collection, Iterable, Sequence
 from ctypes import byref
-from pathlib import Path
 from typing import Any
 
 from stedi.engines.parquet import (
@@ -98,10 +98,11 @@ class Selection:
             return None
         unpacker = zstandard.ZstdDecompressor()
         try:
-            file = Path(path)
-            if file.stat().st_size > MOST_BYTES:
+            with open(path, "rb") as file:
+                # of most files only the footer and a few chunks are read
+                source = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if len(source) > MOST_BYTES:
                 return None
-            source = file.read_bytes()
             footer = read_footer(source)
             optional = may_be_null(footer, self._columns)
             groups = elements(footer, FOOTER["groups"])
@@ -110,7 +111,7 @@ class Selection:
                 for group in groups
                 if (found := self._group(_Group(source, group, self._columns, optional, unpacker)))
             ]
-        except DAMAGED:
+        except (OSError, *DAMAGED):
             return None
 
     def _group(self, group: _Group) -> tuple[int, Rows] | None:
@@ -156,7 +157,7 @@ class _Group:
     """A row group."""
 
     def __init__(
-        self, source: bytes, group: Struct, columns: Sequence[Column], optional: Sequence[bool], unpacker: Any
+        self, source: mmap.mmap, group: Struct, columns: Sequence[Column], optional: Sequence[bool], unpacker: Any
     ) -> None:
         self.rows: int = field_value(group, GROUP["rows"], I64)
         chunks = elements(group, GROUP["columns"])

@@ -23,7 +23,7 @@ from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
 from stedi.erasure import contents, dictionaries
 from stedi.erasure.dictionaries import Footer
-from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, is_trace, mentions
+from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, is_trace, mentions, telling
 from stedi.privacy import decoding
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
 from stedi.storage import s3
@@ -221,10 +221,12 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Identifiers, engine
     done = Search()
     tables: dict[Path, list[Path]] = {}
     names: set[Path] = set()
-    for entry in entries:
+    entries = list(entries)
+    listed = [str(entry.path.relative_to(root)) if s3.is_remote(entry.path) else entry.path.name for entry in entries]
+    named = set(telling(listed, lambda text: traces.names_file(text, data=False)))
+    for place, entry in enumerate(entries):
         path = entry.path
-        name = str(path.relative_to(root)) if s3.is_remote(path) else path.name
-        if traces.names_file(name, data=False) or any(traces.found(text, data=False) for text in _attributes(path)):
+        if place in named or any(traces.found(text, data=False) for text in _attributes(path)):
             names.add(path)
             done.found.append(_told(root, path, traces))
         if entry.kind == "folder":
