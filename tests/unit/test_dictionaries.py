@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stedi.engines import thrift
 from stedi.erasure import dictionaries
 
 ROWS = 400
@@ -134,6 +135,25 @@ def test_one_row_group_that_is_not_read_makes_its_column_partial(tmp_path: Path)
     place = damaged.rindex((4).to_bytes(4, "little") + b"0299")
     damaged[place : place + 4] = (1 << 20).to_bytes(4, "little")  # a length beyond the page
     path.write_bytes(damaged)
+    assert stored(path).partial == {"a"}
+
+
+def test_a_footer_that_leaves_out_pages_makes_their_column_partial(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = [f"{n:04}" for n in range(ROWS)]
+    pq.write_table(
+        pa.table({"a": texts}), path, compression="zstd", use_dictionary=False, data_page_size=64, write_batch_size=10
+    )
+    content = path.read_bytes()
+    size = int.from_bytes(content[-8:-4], "little")
+    fields, _ = thrift.read(content[-8 - size : -8])
+    meta = fields[4][1][1][0][1][1][1][0][3][1]
+    start = meta[9][1]
+    head, body = thrift.read(content, start)
+    meta[7] = thrift.I64, body + head[3][1] - start  # the chunk ends after its first page
+    footer = thrift.write(fields)
+    path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    assert texts_of_rows(path)["a"] == set(texts), "an engine reads all pages"
     assert stored(path).partial == {"a"}
 
 

@@ -152,17 +152,18 @@ class Devices:
     def _motions(self) -> None:
         """Creates the relation of the customers' motions.
 
-        Where only few others claim one of their devices, it creates `near_motions` too: the current motions of these.
+        If not more others than customers claim one of their devices, it creates `near_motions`, too: the current
+        motions of these others. Of more, only the few at the customers' moments are read, later.
         """
         owners = "select address from erased_addresses"
         near = (
             "select address from who where person in (select person from claimed where not erased "
             "and serialNumber in (select serialNumber from claimed where erased))"
         )
-        self._few_near = len(self._engine.rows(f"{near} limit {MOST_TEXTS}")) < MOST_TEXTS
-        wanted = f"{owners} union {near}" if self._few_near else owners
-        self._keep("accelerometer_landing", "user", wanted)
-        if self._few_near:
+        [(few,)] = self._engine.rows(f"select (select count(*) from ({near})) <= (select count(*) from ({owners}))")
+        self._few_near = bool(few)
+        self._keep("accelerometer_landing", "user", f"{owners} union {near}" if few else owners)
+        if few:
             own = OWN["accelerometer_landing"]
             self._engine.materialize(
                 "near_motions", f'select "user", "timestamp" from {own} where now and "user" not in ({owners})'
