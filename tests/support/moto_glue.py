@@ -55,9 +55,9 @@ def quicken() -> None:
     """Makes requests cheaper, whatever they ask for."""
     modules = (*backends.list_of_moto_modules(),)  # each request would list moto's folder
     backends.list_of_moto_modules = lambda: modules
-    responses.method_names_from_class = cache(responses.method_names_from_class)  # type: ignore[assignment]
+    responses.method_names_from_class = cache(responses.method_names_from_class)
     WSGIRequestHandler.log_request = lambda *_, **__: None  # type: ignore[method-assign]
-    http.client.parse_headers = wire.headers
+    http.client.parse_headers = wire.headers  # type: ignore[assignment]
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # a connection serves many requests
 
 
