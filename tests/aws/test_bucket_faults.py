@@ -29,6 +29,7 @@ import duckdb
 import pytest
 
 import forks
+import lakes
 import quick
 import servers
 import wire
@@ -60,8 +61,8 @@ STRUCK = SCENES if NIGHTLY else tuple(SAMPLED)
 KILLED = [name for name in SCENES if name != "audit"] if NIGHTLY else ["later build", "erase"]
 KILLS: tuple[Kind, ...] = ("error", "lost")
 """What a call comes to whose caller is killed: not done, or done and nobody there to be told."""
-VOLATILE = {"batch", "landed_at", "file", "name", "sha256", "_file"}
-"""Columns that differ from one landing of the same records to the next."""
+VOLATILE = {*lakes.VOLATILE, "sha256", "_file"}
+"""Columns that differ from one landing of the same records to the next, in files of other bytes."""
 
 Tables = dict[str, tuple[int, str]]
 
@@ -103,7 +104,7 @@ class Stage:
             s3.upload((path, s3.at(f"{self.place}/{name}") / path.relative_to(delivery)) for path in files)
         assert self.run("init")[0] == 0
         file = self.lake / "lake.toml"
-        # nobody else reads this lake: what nothing uses may go at once
+        # so that the next command removes leftovers at once instead of waiting for readers
         settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
         land, later, build = ("land", f"{self.place}/first"), ("land", f"{self.place}/second"), ("build",)
         audit = ("audit", "--files")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from lakes import unseen
+from lakes import VOLATILE, unseen
 from stedi.catalog import Catalog, local
 from stedi.catalog.sqlite import Pointers
 from stedi.engines.duckdb import DuckDB
@@ -34,8 +34,6 @@ from stedi.storage import durable
 
 BELOW = [name for name, zone in ZONES.items() if zone != "landing"]
 LANDING = [name for name, zone in ZONES.items() if zone == "landing"]
-VOLATILE = {"batch", "landed_at", "file", "name"}
-"""Columns that differ from one landing of the same files to the next."""
 
 Rows = dict[str, list[tuple[Any, ...]]]
 

@@ -46,6 +46,9 @@ DAWN = 1_000_000_000_000
 _DUSK = 1_000_000_000
 """Smaller numbers are milliseconds after `DAWN`; greater ones are epoch milliseconds."""
 
+VOLATILE = {"batch", "landed_at", "file", "name"}
+"""Columns that differ from one landing of the same files to the next."""
+
 
 def instant(moment: int) -> int:
     """Converts a small number to epoch milliseconds; other values are returned unchanged."""

@@ -77,10 +77,6 @@ class Stage:
         ends = {"init": "build", "land": "build", "later land": "later build"}
         for name, (words, again) in zip(SCENES, commands, strict=True):
             at = self._play(name, words, at, again)
-            if name == "init":
-                # nobody else reads this lake, so unused files can be removed at once
-                file = at / "lake" / "lake.toml"
-                settings.write(settings.changed(settings.read(file), grace_hours=0.0), file)
         for name, end in ends.items():
             self.scenes[name] = replace(self.scenes[name], final=self.scenes[end].after)
 
