@@ -6,7 +6,7 @@ data that are too large for one machine. SELECTs are in the lake's dialect, Duck
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -73,6 +73,9 @@ class Engine(Protocol):
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
+
+    def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
+        """Returns the SQL of two independent hashes of a row's values, 64 bits each; sums of them do not overflow."""
 
 
 @runtime_checkable

@@ -164,19 +164,22 @@ class DuckDB:
 
         Every thread has buffers of its own: what does not fit into memory with several is tried again with one.
         """
+        self._within_memory(lambda: self._execute(f"create or replace table {quoted(view)} as {sql}").fetchall())
+
+    def _within_memory(self, run: Callable[[], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+        """Runs a statement, and once more with one thread if it does not fit into memory with several."""
         import duckdb
 
-        statement = f"create or replace table {quoted(view)} as {sql}"
         try:
-            self._execute(statement)
+            return run()
         except LakeError as error:
             if self._threads == 1 or not isinstance(error.__cause__, duckdb.OutOfMemoryException):
                 raise
-            self._execute("set threads = 1")
-            try:
-                self._execute(statement)
-            finally:
-                self._execute(f"set threads = {self._threads}")
+        self._execute("set threads = 1")
+        try:
+            return run()
+        finally:
+            self._execute(f"set threads = {self._threads}")
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Computes a view of addresses once for this session, with the customer of each address.
@@ -316,9 +319,13 @@ class DuckDB:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
-        with failures():
-            rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
-        return rows
+
+        def run() -> list[tuple[Any, ...]]:
+            with failures():
+                rows: list[tuple[Any, ...]] = self._execute(sql).fetchall()
+            return rows
+
+        return self._within_memory(run)
 
     def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Gives a name to the texts in files: `field`, `value`, and `n`, how often; columns are the files' own.

@@ -40,14 +40,6 @@ _PARTNERED = (
 
 
 @runtime_checkable
-class Summing(Protocol):
-    """A method of an engine that can also hash rows to 64 bits, and sum the hashes without overflow."""
-
-    def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
-        """Returns the SQL of two independent hashes of a row's values in these columns."""
-
-
-@runtime_checkable
 class Columnar(Protocol):
     """A method of an engine that can also sum rows of bound files without a SELECT."""
 
@@ -68,17 +60,14 @@ def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training:
     Returns:
         The tables that have been tallied (`violations.tally`).
     """
-    if not isinstance(engine, Summing):
-        _each(engine, base, further)
-        return ()
-    _motions(engine, engine, base)
+    _motions(engine, base)
     if further is None:
         return (_MOTIONS,)
     expected.devices(engine, further)
-    tallied = _steps(engine, engine, base)
+    tallied = _steps(engine, base)
     if not training:
         return (_MOTIONS, *tallied)
-    _training(engine, engine, base)
+    _training(engine, base)
     return (_MOTIONS, *tallied, _LEARNED)
 
 
@@ -86,9 +75,9 @@ def _columnar(engine: Engine, table: str) -> ColumnSums | None:
     return engine.column_sums(table) if isinstance(engine, Columnar) else None
 
 
-def _tally(engine: Engine, sums: Summing, name: str, columns: Sequence[str]) -> None:
+def _tally(engine: Engine, name: str, columns: Sequence[str]) -> None:
     """Reads a table once and computes for each customer the number of rows, the nulls, and the sums of the hashes."""
-    one, other = sums.hashes(columns)
+    one, other = engine.hashes(columns)
     violations.tally(engine, name, f"sum({one}) as one, sum({other}) as other")
 
 
@@ -105,31 +94,9 @@ def _distinct(engine: Engine, view: str, sql: str) -> None:
     )
 
 
-def _each(engine: Engine, base: AsOf, further: Claimants | None) -> None:
-    """Prepares the comparison of every row, for an engine that cannot sum."""
-    expected.motions(engine, base)
-    engine.materialize(
-        "motion_sums",
-        "select person, 0::bigint as landed, 0::bigint as timely, 0::bigint as found from known where false",
-    )
-    engine.view("counted_motions", "select * from motions where in_time and landed > 0")
-    if further is not None:
-        expected.devices(engine, further)
-        expected.steps(engine, base)
-        engine.materialize(
-            "step_sums",
-            "select claimants, movers, owner, consents, curated, landed, landed as timely, found from steps "
-            "where false",
-        )
-        engine.view("due", _DUE)
-        engine.view("due_steps", "select owner as person, moment, distance from steps where due")
-        engine.view("odd_training", "select person from known")
-        engine.view("partnered", _PARTNERED)
-
-
-def _motions(engine: Engine, sums: Summing, base: AsOf) -> None:
+def _motions(engine: Engine, base: AsOf) -> None:
     if not _motions_from_columns(engine, base):
-        one, other = sums.hashes(_MOTION)
+        one, other = engine.hashes(_MOTION)
         in_time = f"moment >= since or not {base.since_consent}"
         _distinct(
             engine,
@@ -138,7 +105,7 @@ def _motions(engine: Engine, sums: Summing, base: AsOf) -> None:
             'as other from (select p.person, p.since, a."timestamp" * 1000 as moment, a.x + 0 as x, a.y + 0 as y, '
             f'a.z + 0 as z from accelerometer_landing as a join {_CONSENTING} as p on a."user" = p.address)',
         )
-        _tally(engine, sums, _MOTIONS, ('epoch_us("timestamp")', "x + 0", "y + 0", "z + 0"))
+        _tally(engine, _MOTIONS, ('epoch_us("timestamp")', "x + 0", "y + 0", "z + 0"))
     engine.materialize(
         "motions_compared",
         "select k.person, coalesce(l.landed, 0) as landed, coalesce(l.timely, 0) as timely, coalesce(l.counted, 0) as "
@@ -185,7 +152,7 @@ def _tallied(engine: Engine, name: str, summed: str) -> bool:
     return True
 
 
-def _steps(engine: Engine, sums: Summing, base: AsOf) -> tuple[str, ...]:
+def _steps(engine: Engine, base: AsOf) -> tuple[str, ...]:
     engine.materialize(
         "owners",
         "select d.serialNumber, d.serial, c.claimants, k.person as owner, k.customer_id, k.since, "
@@ -196,7 +163,7 @@ def _steps(engine: Engine, sums: Summing, base: AsOf) -> tuple[str, ...]:
     tallied: tuple[str, ...] = (_STEPS,)
     if not _steps_from_columns(engine, base):
         tallied = ()
-        one, other = sums.hashes(_STEP)
+        one, other = engine.hashes(_STEP)
         due = f"curated and claimants = 1 and (moment >= since or not {base.since_consent})"
         _distinct(
             engine,
@@ -257,11 +224,11 @@ def _steps_from_columns(engine: Engine, base: AsOf) -> bool:
     )
 
 
-def _training(engine: Engine, sums: Summing, base: AsOf) -> None:
+def _training(engine: Engine, base: AsOf) -> None:
     if not _training_from_columns(engine):
-        one, other = sums.hashes(_TRAINING)
+        one, other = engine.hashes(_TRAINING)
         moment = ("epoch_us(sensorReadingTime)", "distanceFromObject")
-        _tally(engine, sums, _LEARNED, (*moment, "x + 0", "y + 0", "z + 0"))
+        _tally(engine, _LEARNED, (*moment, "x + 0", "y + 0", "z + 0"))
         # a step without a motion is one row of the left join, so one join gives both counts
         engine.materialize(
             "training_wanted",

@@ -19,7 +19,8 @@ CONSTRUCTS = frozenset(
         *("Select", "From", "Join", "Where", "Group", "Having", "Qualify", "Order", "Ordered", "Limit", "Distinct"),
         *("With", "CTE", "Subquery", "Table", "TableAlias", "Alias", "Column", "Identifier", "Star", "Paren", "Tuple"),
         *("Union", "Except", "Values"),
-        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is", "NullSafeNEQ"),
+        *("And", "Or", "Not", "EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "Is"),
+        *("NullSafeEQ", "NullSafeNEQ"),
         *("Add", "Sub", "Mul", "Neg", "Abs", "Struct", "PropertyEQ"),
         *("Literal", "Boolean", "Null", "DataType", "Cast", "TryCast", "Case", "If", "Coalesce"),
         *("Count", "Min", "Max", "Sum", "LogicalOr", "Filter", "Window", "RowNumber"),
@@ -27,13 +28,20 @@ CONSTRUCTS = frozenset(
     }
 )
 """The allowed constructs, as names of SQLGlot's classes."""
-FUNCTIONS = {"instant": "timestamp_millis", "epoch_us": "unix_micros", "hash": "named_struct", "number": ""}
+FUNCTIONS = {
+    "instant": "timestamp_millis",
+    "epoch_us": "unix_micros",
+    "hash": "named_struct",
+    "number": "",
+    "row_hash": "xxhash64",
+}
 """Functions that SQLGlot does not know, and the Spark functions that replace them.
 
 `instant` makes a timestamp from epoch milliseconds. `hash` is used only to compare for equality. Here the values
 themselves are compared, which is exact: 64 bits are not enough for many more rows than one machine holds. `number`
 gives each value of a relation without nulls a number, so that equal values have equal numbers. Here the value itself
-is used, because numbering would move all values to one machine.
+is used, because numbering would move all values to one machine. `row_hash` has 64 bits and is a decimal, so that sums
+of it have as many digits as they need.
 """
 _TYPES = frozenset({"BIGINT", "VARCHAR", "TEXT", "DOUBLE", "DATE", "TIMESTAMPTZ", "BOOLEAN", "INT"})
 
@@ -155,6 +163,10 @@ def _replaced(node: exp.Expr) -> exp.Expr:
         name, arguments = FUNCTIONS[str(node.this).lower()], [_within(argument) for argument in node.expressions]
         if not name:
             return arguments[0]
+        if name == "xxhash64":
+            return exp.Cast(
+                this=exp.Anonymous(this=name, expressions=arguments), to=exp.DataType.build("decimal(20, 0)")
+            )
         if name == "named_struct":  # by position: the compared columns may have different names
             places = (exp.Literal.string(f"_{place}") for place in range(len(arguments)))
             arguments = [part for pair in zip(places, arguments, strict=True) for part in pair]

@@ -8,7 +8,7 @@ Rows stay on the executors: only counts, spans and file names come to the driver
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,6 +207,10 @@ class SparkEngine:
         """Returns the rows of a SELECT that is known to be small."""
         with _failures():
             return [tuple(row) for row in self._frame(sql).collect()]
+
+    def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
+        """Returns the SQL of two independent hashes of a row's values in these columns: 64 bits, summed as decimals."""
+        return f"row_hash({', '.join(columns)})", f"row_hash(1, {', '.join(reversed(columns))})"
 
     def write_without(
         self, table: str, files: Iterable[DataFile], column: str, values: str, folder: Path, *, of: int
