@@ -406,6 +406,6 @@ def test_a_dry_run_says_who_is_known_and_agrees_and_where_the_others_stand(
 @pytest.mark.usefixtures("_signals")
 def test_the_question_names_the_place_of_a_mistyped_address(built: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(terminal, "agreed", lambda question, **_: asked.append(question()))
+    monkeypatch.setattr(terminal, "confirmed", lambda question, **_: asked.append(question()))
     assert cli.main(["--lake", str(built.root), "withdraw", ANA, "annna@x.example"]) == 2
     assert asked == ["withdraw 2 customers from research (1 of 2 known; not known: argument 2)? [y/N]"]
