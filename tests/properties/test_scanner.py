@@ -266,13 +266,13 @@ def test_columns_are_emptied_when_they_are_full_and_no_record_is_lost() -> None:
 
 def test_a_file_in_several_pieces_is_in_the_dictionary_of_files_once() -> None:
     record = b'{"user":"a@x.org","timestamp":1655564444103,"x":1.0,"y":0.0,"z":1.0}\n'
-    into = scanner.Columns(ACCELEROMETER)
+    into, rejects = scanner.Columns(ACCELEROMETER), list[Any]()
     for file in ("a", "b", "a"):
         into.begin(file)
-        reader.scan(io.BytesIO(record), into, into.clear, [].append, Limits(), reader.WHOLE)
+        reader.scan(io.BytesIO(record), into, into.clear, rejects.append, Limits(), reader.WHOLE)
     files = into.arrays()["_file"]
     assert files.to_pylist() == ["a", "b", "a"]
     assert files.dictionary.to_pylist() == ["a", "b"]
     into.clear()
-    reader.scan(io.BytesIO(record), into, into.clear, [].append, Limits(), reader.WHOLE)
+    reader.scan(io.BytesIO(record), into, into.clear, rejects.append, Limits(), reader.WHOLE)
     assert into.arrays()["_file"].to_pylist() == ["a"]

@@ -117,9 +117,8 @@ def test_equality_and_hash_are_of_the_compared_values_and_the_class(classes: dic
 def test_functions_of_the_standard_library_take_them(classes: dict[str, Any]) -> None:
     kind = classes["Place"]
     place = kind("a", 4, {"x": 1})
-    assert dataclasses.is_dataclass(kind)
+    assert all(map(dataclasses.is_dataclass, (kind, place)))
     assert (kind.__dataclass_params__.frozen, classes["Open"].__dataclass_params__.frozen) == (True, False)
-    assert dataclasses.is_dataclass(place)
     assert [field.name for field in dataclasses.fields(kind)] == ["name", "hidden", "tags", "kind", "met"]
     assert [field.default for field in dataclasses.fields(kind)][1:4:2] == [3, "plain"]
     assert dataclasses.fields(kind)[2].default_factory is dict
