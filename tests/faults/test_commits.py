@@ -384,14 +384,14 @@ def test_a_build_that_fails_anywhere_has_published_all_tables_or_none_and_the_ne
 
 
 @pytest.mark.parametrize("time", ["before", "after"])
-@pytest.mark.parametrize("place", [1, 3, 5])
+@pytest.mark.parametrize("place", [1, 2, 5, 7])
 def test_a_build_that_fails_while_it_writes_leaves_everything_as_it_was(
     change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, time: str
 ) -> None:
     lake = change.restore()
     before = orphans(lake)
     with monkeypatch.context() as patch:
-        faults = Faults(patch, (DuckDB, "write"))
+        faults = Faults(patch, (DuckDB, "write"), (DuckDB, "write_without"))
         faults.strikes = (place, time)
         with pytest.raises(Fault):
             lake.build()
