@@ -12,7 +12,15 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
-_UNSET: Any = object()
+
+class _Unset:
+    """Stands for a value that is not given; a signature shows it where a factory makes the default value."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_UNSET: Any = _Unset()
 
 
 class _Field:
@@ -167,10 +175,11 @@ def _replace(record: Any, /, **changes: Any) -> Any:
 
 def _asdict(record: Any) -> Any:
     """Returns a record's values by their names, those of records within it, too."""
+    if isinstance(record, tuple | list):
+        values = map(_asdict, record)
+        return type(record)(*values) if hasattr(record, "_fields") else type(record)(values)  # a named tuple, or not
     if hasattr(record, "__match_args__"):
         return {name: _asdict(getattr(record, name)) for name in record.__slots__}
-    if isinstance(record, tuple | list):
-        return type(record)(map(_asdict, record))
     if isinstance(record, dict):
         return {_asdict(name): _asdict(value) for name, value in record.items()}
     return record

@@ -278,6 +278,7 @@ def test_without_the_key_status_says_that_claims_of_erased_customers_are_not_com
     assert not told(), "nobody was erased"
     lake.erase(ANA)
     [line] = told()
+    assert "expected the lake's key" in line, "there is a key, of another lake"
     assert "more may wait for a build" in line
 
 

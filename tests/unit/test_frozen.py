@@ -9,7 +9,7 @@ import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -68,6 +68,15 @@ def defined(name: str, dataclass: Any, field: Any) -> dict[str, Any]:
 
 OURS = defined("ours_of_test_frozen", _frozen._dataclass, _frozen._Field)
 THEIRS = defined("theirs_of_test_frozen", dataclasses.dataclass, dataclasses.field)
+
+
+class Pair(NamedTuple):
+    """A named tuple, which has places to match as a dataclass has."""
+
+    one: Any
+    other: Any
+
+
 BOTH = pytest.mark.parametrize("classes", [OURS, THEIRS], ids=["ours", "theirs"])
 
 
@@ -150,9 +159,14 @@ def test_both_are_described_compared_and_copied_alike(name: str, hidden: int, ta
 
 @given(st.recursive(st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_asdict_and_replace_do_as_those_of_the_standard_library(value: Any) -> None:
-    nested = OURS["One"]((OURS["One"](value), [value]))
+    nested = OURS["One"]((OURS["One"](value), [value], Pair(OURS["One"](value), value)))
     assert _frozen._asdict(nested) == dataclasses.asdict(nested)
     assert _frozen._replace(nested, name=value) == dataclasses.replace(nested, name=value) == OURS["One"](value)
+
+
+@pytest.mark.parametrize("name", ["Place", "Open", "Empty"])
+def test_a_signature_shows_defaults_and_says_where_a_factory_makes_one(name: str) -> None:
+    assert str(inspect.signature(OURS[name])) == str(inspect.signature(THEIRS[name]))
 
 
 def test_a_default_that_changes_is_refused() -> None:

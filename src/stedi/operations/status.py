@@ -126,8 +126,8 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
         with suppress(StediError, OSError):  # which is reported already
             if context.erased_claims() is None:
                 late.append(
-                    "claims of erased customers: expected the key to compare with those that tables were built with, "
-                    "found none: more may wait for a build"
+                    "claims of erased customers: expected the lake's key to compare them with those that the tables "
+                    "were built with, did not find it: more may wait for a build"
                 )
     if due.since is not None and now - due.since > max_age:
         whose = f", the withdrawals of {due.withdrawn:,} customers among it" if due.withdrawn else ""
