@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from stedi.engines import thrift
 from stedi.erasure import dictionaries
@@ -188,3 +189,23 @@ def test_no_damage_raises_or_hides_a_text_that_an_engine_reads(tmp_path: Path, s
         for column, kind in footer.columns:
             if kind == "VARCHAR" and column not in found.partial and column in expected:
                 assert expected[column] <= found.texts[column], f"seed {seed}, column {column}"
+
+
+def test_a_page_in_two_frames_makes_its_column_partial(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": ["ab", "cd"]}), path, compression=None, use_dictionary=False, write_statistics=False)
+    content = path.read_bytes()
+    size = int.from_bytes(content[-8:-4], "little")
+    fields, _ = thrift.read(content[-8 - size : -8])
+    meta = fields[4][1][1][0][1][1][1][0][3][1]
+    start = meta[9][1]
+    head, body = thrift.read(content, start)
+    page = content[body : body + head[3][1]]
+    pack = zstandard.ZstdCompressor(write_content_size=False).compress
+    frames = pack(page[:-6]) + pack(page[-6:])  # the second has the last text
+    chunk = thrift.write({**head, 3: (thrift.I32, len(frames))}) + frames
+    meta[4], meta[7] = (thrift.I32, 6), (thrift.I64, len(chunk))
+    footer = thrift.write(fields)
+    path.write_bytes(content[:start] + chunk + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    assert texts_of_rows(path)["a"] == {"ab", "cd"}, "an engine reads all frames"
+    assert stored(path).partial == {"a"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_pages import made_up, table_of, written
 
-from stedi.engines import arrow_files, selection
+from stedi.engines import arrow_files, parquet, selection, thrift
 from stedi.engines.selection import Selection
 from stedi.schema.tables import ALL_COLUMNS
 
@@ -120,3 +121,23 @@ def test_no_damage_raises(tmp_path: Path, seed: int) -> None:
         path.write_bytes(damaged)
         asked.rows(str(path))
         asked.count(str(path))
+
+
+def test_a_file_that_is_truncated_meanwhile_is_left_to_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, path, rows = "accelerometer_trusted", tmp_path / "a.parquet", 50_000
+    people = [f"{n:08}" for n in range(rows)]
+    table = table_of(name, [people, list(range(rows)), *[[1.0] * rows] * 3], [True] * 5)
+    pq.write_table(table, path, compression="zstd", store_schema=False, row_group_size=10_000)
+    asked = Selection(name, "customer_id", {people[-1]})
+    assert asked.count(str(path)) == 1
+    read = selection.read_footer
+
+    def truncating(source: parquet.StoredBytes) -> thrift.Struct:
+        footer = read(source)
+        os.truncate(path, len(source) // 2)
+        return footer
+
+    monkeypatch.setattr(selection, "read_footer", truncating)
+    assert asked.count(str(path)) is None  # of a mapped file, the process would end here

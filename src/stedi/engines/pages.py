@@ -140,7 +140,7 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
     """Rewrites a file and returns the new one; False if no row is kept."""
     import zstandard
 
-    source = Path(file.path).read_bytes()
+    source = memoryview(Path(file.path).read_bytes())
     footer = read_footer(source)
     optional = may_be_null(footer, columns)
     groups: list[Struct] = []

@@ -10,14 +10,14 @@ any other file a field, an encoding or a size is not as expected, and the functi
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint8, c_void_p
 from functools import cache, cached_property
-from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stedi import _native
 from stedi._frozen import dataclass
@@ -86,6 +86,26 @@ class NativeBounds(Structure):
     _fields_ = (("low", c_int64), ("high", c_int64), ("some", c_int32), ("nan", c_int32))
 
 
+class StoredBytes:
+    """The bytes of a file, of which each part is read when it is needed.
+
+    A mapped file would end the process if somebody truncated it, or its disk failed, in the meantime.
+
+    Args:
+        file: The file; it must stay open.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file.fileno(), os.fstat(file.fileno()).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, end, _ = part.indices(self._size)
+        return os.pread(self._file, end - start, start)
+
+
 @cache
 def library() -> Any:
     """Returns the compiled library, or None."""
@@ -110,7 +130,7 @@ def library() -> Any:
     return found
 
 
-def read_footer(source: bytes | mmap) -> Struct:
+def read_footer(source: memoryview | StoredBytes) -> Struct:
     """Returns the footer of a file.
 
     Raises:
@@ -216,7 +236,9 @@ class Chunk:
         raw: Its bytes.
     """
 
-    def __init__(self, source: bytes | mmap, chunk: Struct, column: Column, optional: bool, unpacker: Any) -> None:
+    def __init__(
+        self, source: memoryview | StoredBytes, chunk: Struct, column: Column, optional: bool, unpacker: Any
+    ) -> None:
         refuse_unknown(chunk, CHUNK)
         self._unpacker = unpacker
         self.chunk, self.column, self.optional = chunk, column, optional
@@ -235,7 +257,9 @@ class Chunk:
         self.size: int = field_value(self.meta, META["packed"], I64)
         if not (4 <= self.start <= self.data and 0 <= self.size <= len(source) - self.start):
             raise Unsupported
-        self.raw = memoryview(source)[self.start : self.start + self.size]
+        self.raw = memoryview(source[self.start : self.start + self.size])
+        if len(self.raw) < self.size:
+            raise Unsupported  # the file was truncated
         self.statistics: Struct = self.meta[META["statistics"]][1] if META["statistics"] in self.meta else {}
         self.entries, self.dictionary = 0, b""
         self.dictionary_encoding: int | None = None

@@ -6,7 +6,6 @@ with these rows are decoded. Files that `engines.parquet` does not support are l
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Collection, Iterable, Sequence
 from ctypes import byref
 from typing import Any
@@ -21,6 +20,7 @@ from stedi.engines.parquet import (
     Buffers,
     Chunk,
     RowRanges,
+    StoredBytes,
     Unsupported,
     address,
     elements,
@@ -99,18 +99,17 @@ class Selection:
         unpacker = zstandard.ZstdDecompressor()
         try:
             with open(path, "rb") as file:
-                # of most files only the footer and a few chunks are read
-                source = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if len(source) > MOST_BYTES:
-                return None
-            footer = read_footer(source)
-            optional = may_be_null(footer, self._columns)
-            groups = elements(footer, FOOTER["groups"])
-            return [
-                found
-                for group in groups
-                if (found := self._group(_Group(source, group, self._columns, optional, unpacker)))
-            ]
+                source = StoredBytes(file)  # of most files only the footer and a few chunks are read
+                if len(source) > MOST_BYTES:
+                    return None
+                footer = read_footer(source)
+                optional = may_be_null(footer, self._columns)
+                groups = elements(footer, FOOTER["groups"])
+                return [
+                    found
+                    for group in groups
+                    if (found := self._group(_Group(source, group, self._columns, optional, unpacker)))
+                ]
         except (OSError, *DAMAGED):
             return None
 
@@ -157,7 +156,7 @@ class _Group:
     """A row group."""
 
     def __init__(
-        self, source: mmap.mmap, group: Struct, columns: Sequence[Column], optional: Sequence[bool], unpacker: Any
+        self, source: StoredBytes, group: Struct, columns: Sequence[Column], optional: Sequence[bool], unpacker: Any
     ) -> None:
         self.rows: int = field_value(group, GROUP["rows"], I64)
         chunks = elements(group, GROUP["columns"])

@@ -206,9 +206,12 @@ def _unpacked(page: memoryview, size: int, codec: int) -> bytes:
         # a damaged frame can name a size that does not fit into memory
         if zstandard.get_frame_parameters(page).content_size not in (size, zstandard.CONTENTSIZE_UNKNOWN):
             raise ValueError
-        return zstandard.ZstdDecompressor().decompress(page, max_output_size=size)
+        content = zstandard.ZstdDecompressor().decompress(page, max_output_size=size)
     except zstandard.ZstdError as error:
         raise ValueError from error
+    if len(content) != size:  # a second frame may follow
+        raise ValueError
+    return content
 
 
 def _add_entries(page: bytes, values: set[bytes]) -> bool:
