@@ -66,7 +66,7 @@ class Devices:
             "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
             "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
         )
-        self._motions()
+        self._motions(all_near=then is None)
         engine.materialize(
             "erased_motions",
             'select e.person, m."timestamp" as moment from own_motions as m '
@@ -149,11 +149,14 @@ class Devices:
         )
         return {tombstones.serial(self._key, number): max(started, last or 0) for number, last in last_read}
 
-    def _motions(self) -> None:
+    def _motions(self, *, all_near: bool) -> None:
         """Creates the relation of the customers' motions.
 
         If not more others than customers claim one of their devices, it creates `near_motions`, too: the current
         motions of these others. Of more, only the few at the customers' moments are read, later.
+
+        Args:
+            all_near: Whether these others are all whose motions count: tombstones may name further devices.
         """
         owners = "select address from erased_addresses"
         near = (
@@ -161,9 +164,9 @@ class Devices:
             "and serialNumber in (select serialNumber from claimed where erased))"
         )
         [(few,)] = self._engine.rows(f"select (select count(*) from ({near})) <= (select count(*) from ({owners}))")
-        self._few_near = bool(few)
-        self._keep("accelerometer_landing", "user", f"{owners} union {near}" if few else owners)
-        if few:
+        self._few_near = all_near and bool(few)
+        self._keep("accelerometer_landing", "user", f"{owners} union {near}" if self._few_near else owners)
+        if self._few_near:
             own = OWN["accelerometer_landing"]
             self._engine.materialize(
                 "near_motions", f'select "user", "timestamp" from {own} where now and "user" not in ({owners})'
