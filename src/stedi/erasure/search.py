@@ -33,6 +33,8 @@ _LOOKS = 4
 _MOST_KNOWN = 1 << 20
 _Group = dict[Path, Footer | None]
 """Parquet files of one schema, with their footers if they lie on this machine and can be read without an engine."""
+_Clean = dict[str | None, set[str]]
+"""Texts known to have no traces, by the column whose rule they were judged by: a serial number may be like a name."""
 _NO_TEXT = re.compile(r"BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL.*|DATE|TIME.*|INTERVAL")
 """Types that never contain personal data in the lake's own tables."""
 _NO_NUMBER = re.compile(r"BOOLEAN|FLOAT|DOUBLE|DATE|TIME.*|INTERVAL")
@@ -134,7 +136,7 @@ def look(path: Path, traces: Identifiers, engine: DuckDB | None) -> Search:
     elif engine is None:
         done.undecoded.append(path.name)
     else:
-        _look_in_tables(path.parent, path.parent, [path], traces, engine, set(), done)
+        _look_in_tables(path.parent, path.parent, [path], traces, engine, {}, done)
     return done
 
 
@@ -240,7 +242,7 @@ def _searched(root: Path, entries: Iterable[_Entry], traces: Identifiers, engine
             tables.setdefault(_table(root, path), []).append(path)
         elif path not in names:
             _look(root, path, kind, traces, done)
-    clean: set[str] = set()
+    clean: _Clean = {}
     for folder, files in tables.items():
         _look_in_tables(root, folder, files, traces, engine, clean, done)
     return done
@@ -325,7 +327,7 @@ def _look_in_tables(
     files: list[Path],
     traces: Identifiers,
     engine: DuckDB,
-    clean: set[str],
+    clean: _Clean,
     done: Search,
 ) -> None:
     """Searches the Parquet files of one table, which may have different columns.
@@ -346,6 +348,7 @@ def _look_in_tables(
             found = _in_parquet(group, own, traces, engine, clean)
         except Exception:  # one of the files is damaged
             found = {""}
+            clean.clear()  # it may have texts that were read, but not searched
         if found:
             _search_each_file(root, group, own, traces, engine, done)
 
@@ -356,7 +359,7 @@ def _search_each_file(
     """Finds which of some Parquet files have traces; a damaged file is searched as bytes."""
     for path, footer in group.items():
         try:
-            columns = _in_parquet({path: footer}, own, traces, engine, set())
+            columns = _in_parquet({path: footer}, own, traces, engine, {})
         except Exception:
             done.undecoded.append(_told(root, path, traces))
             done.files["parquet"] -= 1
@@ -390,7 +393,7 @@ def _alike(files: list[Path], engine: DuckDB) -> list[_Group]:
     return list(groups.values())
 
 
-def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: DuckDB, clean: set[str]) -> set[str]:
+def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: DuckDB, clean: _Clean) -> set[str]:
     """Returns the columns with traces in Parquet files of one schema; an empty name means outside of columns.
 
     Raises:
@@ -400,8 +403,9 @@ def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: Duc
     source = f"read_parquet([{listed}], hive_partitioning = false)"
     found: set[str] = set()
     footers = [footer for footer in group.values() if footer is not None]
-    columns = footers[0].columns if footers else None
-    if columns is not None:
+    flat = footers[0].columns if footers else None
+    if flat is not None:
+        columns = flat
         names = {name for footer in footers for name in footer.names}
         told = {part for footer in footers for part in footer.told}
     else:
@@ -410,43 +414,48 @@ def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: Duc
         told = {bytes(part or b"") for pair in pairs for part in pair}
         described = engine.rows(f"select column_name, column_type from (describe select * from {source})")
         columns = tuple((name, kind) for name, kind in described)
-    if traces.found("\n".join(names), data=False) or any(traces.found(as_text(part), data=False) for part in told):
+    if traces.found("\n\n".join(names), data=False) or any(traces.found(as_text(part), data=False) for part in told):
         found.add("")
     known = {column.name for column in ALL_COLUMNS[own]} if own else set()
     stored = dictionaries.stored(footers)
     for column, kind in columns:
+        texts = stored.texts.pop(column, set())
         ours = column in known
         if (ours and column in _OURS) or (_NO_TEXT if ours else _NO_NUMBER).fullmatch(kind):
             continue
         whose = column if ours and column in (*IDENTITIES, "raw") else None
+        judged = clean.setdefault("email" if whose == "user" else whose, set())
         parts: Iterable[list[str]] = ()
-        if len(footers) < len(group) or kind != "VARCHAR" or column in stored.partial:
-            parts = chunks(engine, source, column, kind, clean)
-        # these come last: by then the values of rows are in `clean`
-        if any(_among(values, whose, traces) for values in chain(parts, _unknown(stored.texts.get(column), clean))):
+        if flat is None or kind != "VARCHAR" or column in stored.partial:
+            parts = chunks(engine, source, column, kind, judged)
+        # these come last: by then the values of rows are in `judged`
+        if any(_among(values, whose, traces) for values in chain(parts, _unknown(texts, judged))):
             found.add("" if traces.found(column, data=False) else column)
-            clean.clear()  # the trace is among these texts
+            judged.clear()  # the trace is among these texts
+    # the engine calls one of two columns otherwise if their names differ only in case
+    if any(_among(list(texts), None, traces) for texts in stored.texts.values()):
+        found.add("")
     return found
 
 
-def _unknown(texts: Collection[str] | None, known: set[str]) -> Iterator[list[str]]:
+def _unknown(texts: set[str], known: set[str]) -> Iterator[list[str]]:
     """Yields the texts that are not known, in pieces; they are known then, unless they become too many."""
     held: list[str] = []
     size = 0
-    for text in set(texts or ()) - known:
+    for text in texts - known:
         held.append(text)
         size += len(text)
         if size > contents.PIECE:
             yield held
             held, size = [], 0
     if len(known) < _MOST_KNOWN:
-        known.update(texts or ())
+        known.update(texts)
     yield held
 
 
 def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
     """Returns whether a column's values contain a trace; in identity columns the whole value counts."""
-    text = "\n".join(values)
+    text = "\n\n".join(values)  # an empty line between, so that encoded text does not continue in the next
     if column == "serialNumber" and not traces.numbers.isdisjoint(values):
         return True
     if not (mentions(text, traces) if column == "serialNumber" else traces.found(text)):
