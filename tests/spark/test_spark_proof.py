@@ -121,6 +121,11 @@ def test_what_hides_from_sums_does_not_hide_from_those_of_spark(spark: Any, peop
     assert proof_mutants.findings(found) == {finding for name in names for finding in HIDING[name].findings}
 
 
+def test_each_session_of_spark_hashes_in_its_own_way(spark: Any, tmp_path: Path) -> None:
+    found = [*SparkEngine(tmp_path, spark).hashes(("a", "b")), *SparkEngine(tmp_path, spark).hashes(("a", "b"))]
+    assert len(set(found)) == 4
+
+
 def test_every_mutant_is_in_a_group() -> None:
     assert sorted(name for names in TOGETHER.values() for name in names) == sorted(MUTANTS)
 

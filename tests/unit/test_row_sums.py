@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from effort import NIGHTLY
 from stedi.engines import row_sums
+from stedi.engines.column_sums import ColumnSums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.row_sums import Group, Otherwise
 from stedi.schema.tables import DataFile
@@ -167,6 +169,10 @@ def test_what_cannot_be_summed_in_c_is_left_to_the_engine(tmp_path: Path) -> Non
     others = pa.table({"who": ["p0"], "at": pa.array([1], pa.int32())})
     pq.write_table(nulls, tmp_path / "nulls")
     pq.write_table(others, tmp_path / "others")
+    landed = file(tmp_path / "landed", [("p0", 1, 0.0, 1)], landing=True)
+    too_late = file(tmp_path / "late", [("p0", (1 << 61) + 1, 0.0, 1)], landing=True)
+    published = file(tmp_path / "published", [("p0", 1, 0.0, 1)])
+    one = {"p0": Group(0, ALWAYS, 1)}
     cases: dict[str, Callable[[], object]] = {
         "too many texts": lambda: list(row_sums.by_key(read(files)(), 4 * row_sums.TEXT)),
         "too many groups": lambda: list(row_sums.of_distinct(read(files), groups, row_sums.TEXT)),
@@ -179,8 +185,82 @@ def test_what_cannot_be_summed_in_c_is_left_to_the_engine(tmp_path: Path) -> Non
         ),
         "no such column": lambda: list(row_sums.read(files, ("who",), ("none",))),
         "no such file": lambda: list(row_sums.read([DataFile(str(tmp_path / "none"), 1, 0)], ("who",), ("at",))),
+        "fewer rows than were counted": lambda: list(
+            row_sums.of_distinct(read(landed), {"p0": Group(0, ALWAYS, 2)}, BUDGET)
+        ),
+        "a moment of which the microseconds overflow": lambda: list(row_sums.of_distinct(read(too_late), one, BUDGET)),
+        "milliseconds in a published table": lambda: list(row_sums.by_key(read(landed)(), BUDGET)),
+        "microseconds in landing": lambda: list(row_sums.of_distinct(read(published), one, BUDGET)),
         "a bucket": lambda: list(row_sums.read([DataFile("s3://bucket/file", 1, 0)], ("who",), ("at",))),
     }
     for case in cases.values():
         with pytest.raises(Otherwise):
             case()
+
+
+def test_values_of_another_width_are_not_read_as_64_bits(tmp_path: Path) -> None:
+    at = pa.array([1, 2], pa.int64()).cast(MOMENT)
+    narrow = pa.array([1, 2], pa.int32())
+    groups = {"p0": Group(0, None, 2)}
+    tables = {
+        "right": {"who": ["p0", "p0"], "at": at, "n": at.cast(pa.int64())},
+        "a narrow value": {"who": ["p0", "p0"], "at": at, "n": narrow},
+        "a narrow moment": {"who": ["p0", "p0"], "at": narrow, "n": at.cast(pa.int64())},
+    }
+    sides: dict[str, Callable[[], Any]] = {}
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), tmp_path / name)
+        of = [DataFile(str(tmp_path / name), 2, 0)]
+        sides[name] = partial(row_sums.read, of, ("who",), ("at", "n"))
+    right = sides.pop("right")
+    assert [found[:3] for _, found in row_sums.of_join(right, right, (groups, groups), BUDGET)] == [(2, 2, 2)]
+    for other in sides.values():
+        for steps, motions in ((other, right), (right, other)):
+            with pytest.raises(Otherwise):
+                list(row_sums.of_join(steps, motions, (groups, groups), BUDGET))
+
+
+def test_an_index_that_a_dictionary_has_not_is_left_to_the_engine(tmp_path: Path) -> None:
+    """Arrow reads such an index as it is, and C would add the row to the sums of whatever lies there."""
+    path, count = tmp_path / "rows", 120
+    table = pa.table(
+        {"at": pa.array(range(count), pa.int64()).cast(MOMENT), "who": ["aaaa", "bbbb", "cccc"] * (count // 3)}
+    )
+    pq.write_table(table, path, compression="none", use_dictionary=["who"])
+    column = pq.read_metadata(path).row_group(0).column(1)
+    data = bytearray(path.read_bytes())
+    end = column.dictionary_page_offset + column.total_compressed_size
+    data[end - 25 : end] = b"\xff" * 25  # indices of two bits: each is three now
+    path.write_bytes(data)
+    with pytest.raises(Otherwise):
+        list(row_sums.by_key(row_sums.read([DataFile(str(path), count, 0)], ("who",), ("at",)), BUDGET))
+
+
+def test_bytes_are_not_taken_for_texts(tmp_path: Path) -> None:
+    at = pa.array([1], pa.int64())
+    pq.write_table(pa.table({"who": pa.array([b"p0"], pa.binary()), "at": at}), tmp_path / "bytes")
+    with pytest.raises(Otherwise):
+        list(row_sums.read([DataFile(str(tmp_path / "bytes"), 1, 0)], ("who",), ("at",)))
+
+
+@pytest.mark.parametrize("separator", ["\x1e", "\x1f", "\0", "'"])
+def test_sums_of_any_text_are_stored(tmp_path: Path, separator: str) -> None:
+    rows = [(f"{separator}{n}", 1000, 0.0, n) for n in range(200)]
+    files = file(tmp_path / "rows", rows)
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path / "spill") as engine:
+        sums = ColumnSums(engine, {"rows": tuple(files)}, BUDGET)
+        assert sums.of_texts("summed", "rows", ["who"], ("at", "x", "n"))
+        found = {who: tuple(some) for who, *some in engine.rows("select * from summed")}
+    assert found == dict(row_sums.by_key(read(files)(), BUDGET))
+
+
+def test_each_session_hashes_in_its_own_way(tmp_path: Path) -> None:
+    """So nobody can look for wrong rows that have the sums of the right ones."""
+    found = []
+    for name in ("one", "other"):
+        with DuckDB(memory="100MB", threads=1, temporary=tmp_path / name) as engine:
+            statement = f"select {', '.join(engine.hashes(('a', 'b')))} from (select 1 as a, 2 as b)"
+            [row] = engine.rows(statement)
+            assert engine.rows(statement) == [row]
+            found += row
+    assert len(set(found)) == 4

@@ -87,6 +87,7 @@ class DuckDB:
         durable.private(temporary)
         self._temporary, self._threads, self._memory = temporary, threads, settings.size(memory) or 0
         self._keys_until: float | None = None
+        self._mark = int.from_bytes(os.urandom(7))
         self._bound: dict[str, tuple[DataFile, ...]] = {}
         self.connection = duckdb.connect(
             config={
@@ -297,7 +298,7 @@ class DuckDB:
         import pyarrow as pa
         import pyarrow.dataset  # otherwise DuckDB does, and loses an interrupt during that time
 
-        arrays = [pa.array(values) for values in zip(*rows, strict=True)]
+        arrays = [_array(values) for values in zip(*rows, strict=True)]
         self.connection.register("arriving", pa.table(arrays, names=[str(n) for n in range(len(arrays))]))
         self._execute(f"insert into {quoted(name)} select * from arriving")
         self.connection.unregister("arriving")
@@ -377,9 +378,10 @@ class DuckDB:
         """Returns the SQL of two independent hashes of all these columns of a row, 64 bits each; sums of them have 128.
 
         A hash of several columns adds the last one only by exclusive or, which a sum could cancel: it is hashed again.
+        A random number of the session is hashed first, so that nobody can look for other rows with the same sums.
         """
         one, other = ", ".join(columns), ", ".join(reversed(columns))
-        return f"hash(hash({one}))", f"hash(hash({other}, 1))"
+        return f"hash(hash({self._mark}, {one}))", f"hash(hash({self._mark}, {other}, 1))"
 
     def column_sums(self, table: str) -> ColumnSums | None:
         """Returns what sums rows of bound files in C; None if a table is small, or no library is there."""
@@ -554,6 +556,15 @@ class DuckDB:
     def _cursor(self, sql: str) -> DuckDBPyConnection:
         with failures():
             return self.connection.cursor().execute(f"use {self._database}").execute(sql)
+
+
+def _array(values: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except OverflowError:  # sums of hashes have more than 64 bits; Arrow's longest integers are decimals
+        return pa.array(values, pa.decimal128(38))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ typedef unsigned __int128 u128;
 u64 stedi_source(void) { return STEDI_SOURCE; }
 
 #define NONE UINT32_MAX                                 /* the group of rows that are skipped */
+#define MOST (INT64_MAX / 1000)                         /* the greatest moment, milliseconds, that has microseconds */
 
 /* The sums of one group; a sum of hashes has 128 bits, so that nothing is lost in a carry. */
 typedef struct { u64 rows, timely, counted, one[2], other[2]; } Sums;
@@ -95,13 +96,15 @@ static u64 after(const u64 *slots, u32 group, u64 slot) {
 
 /* Adds rows to the sums of their groups; only distinct rows that are not before their group's `since` are counted.
    Each group has a part of the hash table `seen`, so that rows of the same group are near each other; one slot stays
-   free. Returns 0; -1 if a group has more distinct rows than slots. */
+   free. Returns 0; -1 if a group has more distinct rows than slots, or a moment that would overflow as microseconds:
+   its hash would be that of another moment. */
 i64 stedi_add_distinct(const i32 *codes, const u32 *groups, i64 rows, const u64 *one, const u64 *other,
                        const i64 *moments, const i64 *since, u64 *seen, const u64 *slots, Sums *sums) {
     for (i64 row = 0; row < rows; row++) {
         u32 group = groups[codes[row]];
         if (group == NONE) continue;
         sums[group].rows++;
+        if (moments[row] > MOST || moments[row] < -MOST) return -1;
         if (moments[row] < since[codes[row]]) continue;
         sums[group].timely++;
         /* the hash has random keys, so nobody can craft rows for the same slot */

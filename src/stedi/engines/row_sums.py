@@ -5,7 +5,7 @@ row group's columns are read by Arrow, groups are found once for each text of it
 What does not fit into memory is read several times, some groups at a time.
 
 Whatever cannot be read here is left to the engine (`Otherwise`): files in a bucket, columns with nulls or of other
-types, and more texts than memory has room for.
+types, damaged pages, rows that the engine counts otherwise, and more texts than memory has room for.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ STEP = 34
 _NONE = (1 << 32) - 1
 """The group of rows that are skipped."""
 _COLUMNS = 8
+_TEXTS = "dictionary<values=string, indices=int32, ordered=0>"
+_LANDED, _PUBLISHED = "int64", "timestamp[us, tz=UTC]"
+"""The types of moments in landing, epoch milliseconds, and below."""
 _NEVER, _ALWAYS = (1 << 63) - 1, -(1 << 63)
 
 Sum = tuple[int, int, int, int | None, int | None]
@@ -50,7 +53,7 @@ class Group(NamedTuple):
     Attributes:
         number: Its number, at least 0.
         since: Epoch milliseconds; only rows from then on are counted. None if no row is.
-        rows: The largest possible number of its rows.
+        rows: The number of its rows, as the engine counts them.
     """
 
     number: int
@@ -118,7 +121,7 @@ def read(files: Iterable[DataFile], by: Sequence[str], columns: Sequence[str]) -
         columns: Columns of integers, doubles or timestamps in microseconds.
 
     Raises:
-        Otherwise: A file is in a bucket, cannot be read, or has a null or another type in these columns.
+        Otherwise: A file is in a bucket, cannot be read, or has a null, another type or a wrong index in these columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -163,7 +166,7 @@ def by_key(rows: Iterable[Rows], budget: int) -> Iterator[tuple[Any, Sum]]:
     """Yields the sums of all rows of each key.
 
     Args:
-        rows: The rows.
+        rows: Rows of a table below landing.
         budget: How many bytes may be used.
     """
     known: dict[Any, int] = {}
@@ -174,7 +177,7 @@ def by_key(rows: Iterable[Rows], budget: int) -> Iterator[tuple[Any, Sum]]:
         if len(known) > most:
             raise Otherwise
         codes = _pointers(some.codes, size=4)
-        library().stedi_add(*codes, _array(c_uint32, groups), len(some.codes), *_hashed(some), sums)
+        library().stedi_add(*codes, _array(c_uint32, groups), len(some.codes), *_hashed(some, _PUBLISHED), sums)
     yield from ((key, _sum(sums[group])) for key, group in known.items() if sums[group].rows)
 
 
@@ -184,7 +187,7 @@ def of_distinct(
     """Yields the sums of the distinct rows of each group.
 
     Args:
-        read_rows: Returns the rows; it is called again if not all groups fit into memory at once.
+        read_rows: Returns rows of a landing table; it is called again if not all groups fit into memory at once.
         groups: The group of each key; rows with other keys are skipped.
         budget: How many bytes may be used.
     """
@@ -197,13 +200,13 @@ def of_distinct(
             found = [groups.get(key) for key in some.keys]
             since = [_NEVER if group is None or group.since is None else group.since for group in found]
             full = library().stedi_add_distinct(
-                *_pointers(some.codes, size=4), _numbers(found, part, parts), len(some.codes), *_hashed(some),
+                *_pointers(some.codes, size=4), _numbers(found, part, parts), len(some.codes), *_hashed(some, _LANDED),
                 *_pointers(some.columns[0]), _array(c_int64, since), seen, slots, sums,
             )  # fmt: skip
             if full:
                 raise Otherwise
         del seen
-    yield from ((number, _sum(found)) for number, found in enumerate(sums) if found.rows)
+    yield from _complete(sums, rows)
 
 
 def of_join(
@@ -253,6 +256,13 @@ def of_join(
                 len(some.codes), *_pointers(moment), _array(c_void_p, _pointers(*columns)),
                 _array(c_int64, _scales(columns)), len(columns), _keys(), sums,
             )  # fmt: skip
+    yield from _complete(sums, rows)
+
+
+def _complete(sums: Array[_Sums], rows: Sequence[int]) -> Iterator[tuple[int, Sum]]:
+    """Yields the sums of groups, if Arrow has found as many rows of each as the engine has."""
+    if any(found.rows != count for found, count in zip(sums, rows, strict=True)):
+        raise Otherwise
     yield from ((number, _sum(found)) for number, found in enumerate(sums) if found.rows)
 
 
@@ -288,8 +298,10 @@ def _rows(table: pa.Table, by: Sequence[str], columns: Sequence[str]) -> Rows:
 
     arrays = [table.column(name).combine_chunks() for name in (*by, *columns)]
     keys, values = arrays[: len(by)], arrays[len(by) :]
-    if any(array.null_count for array in arrays) or not all(pa.types.is_dictionary(key.type) for key in keys):
+    if any(array.null_count for array in arrays) or not all(str(key.type) == _TEXTS for key in keys):
         raise Otherwise
+    for key in keys:
+        key.validate(full=True)  # Arrow does not check that a page's indices are in the dictionary
     first = keys[0]
     if len(keys) == 1:
         return Rows(first.indices, first.dictionary.to_pylist(), values)
@@ -301,10 +313,12 @@ def _rows(table: pa.Table, by: Sequence[str], columns: Sequence[str]) -> Rows:
     return Rows(coded.indices, [(one[p // width], other[p % width]) for p in coded.dictionary.to_pylist()], values)
 
 
-def _hashed(some: Rows) -> tuple[Array[c_uint64], Array[c_uint64]]:
-    """Returns two hashes of each row; a moment in milliseconds counts as microseconds."""
+def _hashed(some: Rows, moment: str) -> tuple[Array[c_uint64], Array[c_uint64]]:
+    """Returns two hashes of each row, whose moment has this type; one in milliseconds counts as microseconds."""
     count, scales = len(some.codes), _scales(some.columns)
-    scales[0] = 1000 if str(some.columns[0].type) == "int64" else 1
+    if str(some.columns[0].type) != moment:
+        raise Otherwise
+    scales[0] = 1000 if moment == _LANDED else 1
     one, other = (c_uint64 * count)(), (c_uint64 * count)()
     columns = _array(c_void_p, _pointers(*some.columns))
     library().stedi_hash(columns, _array(c_int64, scales), len(scales), count, _keys(), one, other)
@@ -319,10 +333,15 @@ def _scales(columns: Sequence[Any]) -> list[int]:
     return [_SCALES[kind] for kind in kinds]
 
 
-_SCALES = {"int64": 1, "timestamp[us, tz=UTC]": 1, "double": 0}
+_SCALES = {_LANDED: 1, _PUBLISHED: 1, "double": 0}
 
 
 def _pointers(*columns: Any, size: int = 8) -> list[int]:
+    """Returns the address of each column's first value, all of so many bytes."""
+    import pyarrow as pa
+
+    if not all(pa.types.is_primitive(column.type) and column.type.bit_width == 8 * size for column in columns):
+        raise Otherwise
     return [column.buffers()[1].address + size * column.offset for column in columns]
 
 

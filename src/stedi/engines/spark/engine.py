@@ -7,6 +7,7 @@ Rows stay on the executors: only counts, spans and file names come to the driver
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,7 @@ class SparkEngine:
         self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
         self._pins, self._memory = temporary / _PINS, memory
         self._made = 0
+        self._mark = int.from_bytes(os.urandom(7))
         self._bound: dict[str, tuple[str, tuple[DataFile, ...]]] = {}
         settings = {
             "": "org.apache.iceberg.spark.SparkCatalog",
@@ -209,8 +211,12 @@ class SparkEngine:
             return [tuple(row) for row in self._frame(sql).collect()]
 
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
-        """Returns the SQL of two independent hashes of a row's values in these columns: 64 bits, summed as decimals."""
-        return f"row_hash({', '.join(columns)})", f"row_hash(1, {', '.join(reversed(columns))})"
+        """Returns the SQL of two independent hashes of a row's values in these columns: 64 bits, summed as decimals.
+
+        A random number of the session is hashed first, so that nobody can look for other rows with the same sums.
+        """
+        one, other = ", ".join(columns), ", ".join(reversed(columns))
+        return f"row_hash({self._mark}, {one})", f"row_hash({self._mark}, 1, {other})"
 
     def write_without(
         self, table: str, files: Iterable[DataFile], column: str, values: str, folder: Path, *, of: int
