@@ -256,7 +256,7 @@ def test_sums_of_any_text_are_stored(tmp_path: Path, separator: str) -> None:
 
 def test_each_session_hashes_in_its_own_way(tmp_path: Path) -> None:
     """So nobody can look for wrong rows that have the sums of the right ones."""
-    found = []
+    found = list[int]()
     for name in ("one", "other"):
         with DuckDB(memory="100MB", threads=1, temporary=tmp_path / name) as engine:
             statement = f"select {', '.join(engine.hashes(('a', 'b')))} from (select 1 as a, 2 as b)"
