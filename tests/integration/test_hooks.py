@@ -291,6 +291,22 @@ def test_a_ping_that_is_not_answered_costs_nothing_and_its_secret_is_not_said(
     assert run(lake, "build", "--ping", "file:///etc/passwd") == 2
 
 
+def test_a_slow_request_leaves_time_for_those_that_follow() -> None:
+    waiting, asked = posting.Patience(0.4), list[str]()
+    with pytest.raises(TimeoutError):
+        waiting.wait_for(lambda: time.sleep(1))
+    waiting.wait_for(lambda: asked.append("the end"))
+    assert asked == ["the end"]
+
+
+def test_slow_requests_together_take_no_more_than_the_time_of_a_run() -> None:
+    waiting, began = posting.Patience(0.4), time.monotonic()
+    for _ in range(8):
+        with pytest.raises(TimeoutError):
+            waiting.wait_for(lambda: time.sleep(1))
+    assert time.monotonic() - began < 0.8
+
+
 @pytest.fixture
 def dripping() -> Iterator[str]:
     """The URL of a server that sends a byte of its answer every tenth of a second, without an end."""

@@ -31,10 +31,12 @@ class Patience:
         self._left = self._seconds
 
     def wait_for(self, request: Callable[[], None]) -> None:
-        """Makes a request, in a thread that is left behind if it takes too long.
+        """Makes a request, in a thread that is left behind if it takes more than half of the time that is left.
+
+        The other half is for later requests: a slow ping at the start must not suppress the one that reports a failure.
 
         Raises:
-            TimeoutError: There is no time left.
+            TimeoutError: It takes longer.
             Exception: What the request raises.
         """
         began = time.monotonic()
@@ -52,7 +54,7 @@ class Patience:
             if self._left <= 0:
                 raise Empty
             Thread(target=ask, daemon=True).start()
-            found = answer.get(timeout=self._left)
+            found = answer.get(timeout=self._left / 2)
         except Empty:
             raise TimeoutError(None, "no answer in time") from None
         finally:
