@@ -187,6 +187,17 @@ def _tells_nobody(lake: Lake, erased: str) -> None:
         assert not traces.found(row[1])
 
 
+def test_a_mention_that_is_encoded_is_masked_whatever_others_are_called(stage: Stage) -> None:
+    lake, folder = stage.empty()
+    names = [*(f"{n}=" for n in range(30)), "".join(f"={ord(letter):02X}" for letter in ANA)]
+    others = [customer(f"{n}@x.example", customerName=name) for n, name in enumerate(names)]
+    lake.land(deliver(folder, "customer", [customer(ANA, serialNumber="s-1"), *others]))
+    receipt = erase(lake, ANA)
+    assert receipt["scanned"]["found"] == []
+    assert receipt["clean"]
+    assert rows(lake, "customers_landing").total() == len(others)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("phone", "801 555 9999"), ("customerName", "8015559999"), ("serialNumber", "8015559999")],

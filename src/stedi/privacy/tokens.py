@@ -155,7 +155,7 @@ class Sought:
 
 
 class Heard:
-    """The values of other people in a column, one a line, case-folded; for many lookups.
+    """The values of other people in a column, on lines of their own, case-folded; for many lookups.
 
     Args:
         text: The values.
@@ -170,7 +170,9 @@ class Heard:
         self._digits = ""
 
     def has(self, part: str) -> bool:
-        """Returns whether a text is one of the values."""
+        """Returns whether a text, not an empty one, is one of the values."""
+        if not part:
+            return False  # empty lines may be between them
         self._asked += 1
         if self._asked <= FEW:
             return f"\n{part}\n" in self._text
