@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from effort import tries
+from fuzzing import fuzz, noticed
 from stedi.engines import distinct, duckdb
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import LakeError
 from stedi.schema.tables import COLUMNS, graph, rebind
 
 Row = tuple[int, int, str, int]
+SOURCE = Path(distinct.__file__).with_suffix(".c")
 TABLE = "step_trainer_trusted"
 NAMES = ("customer_id", "sensorReadingTime", "serialNumber", "distanceFromObject")
 
@@ -161,3 +164,24 @@ def test_a_file_that_has_no_room_is_one_line(engine: DuckDB, tmp_path: Path, row
             engine.write(TABLE, FORM.format("'s'", rows), tmp_path / "t")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_rows_make_the_library_leave_its_memory_or_find_others(tmp_path: Path) -> None:
+    count = tries(2_000, 6_000, 3_000_000)
+    done = fuzz(tmp_path, SOURCE, count)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > count / 10, "rows too bad for any to be sorted"
+
+
+@pytest.mark.parametrize(
+    ("bound", "looser"),
+    [
+        ("bucket >= (u64)buckets", "bucket > (u64)buckets"),
+        ("counts[bucket] >= room", "counts[bucket] > room"),
+        ("person >= (u64)persons", "person > (u64)persons"),
+        ("(size_t)(3 * least + 1)", "(size_t)(2 * least + 1)"),
+        ("if (from != places) memcpy", "if (from == places) memcpy"),
+    ],
+)
+def test_a_sort_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:
+    assert noticed(fuzz(tmp_path, SOURCE, 6_000, mutant=(bound, looser)))

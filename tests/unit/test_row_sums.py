@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from effort import NIGHTLY
+from effort import NIGHTLY, tries
+from fuzzing import fuzz, noticed
 from stedi.engines import row_sums
 from stedi.engines.column_sums import ColumnSums
 from stedi.engines.duckdb import DuckDB
@@ -22,6 +23,7 @@ from stedi.schema.tables import DataFile
 
 pytestmark = pytest.mark.skipif(row_sums.library() is None, reason="no compiler")
 
+SOURCE = Path(row_sums.__file__).with_suffix(".c")
 BUDGET = 1_000_000
 ALWAYS = -(1 << 63)
 MOMENT = pa.timestamp("us", "UTC")
@@ -236,6 +238,17 @@ def test_an_index_that_a_dictionary_has_not_is_left_to_the_engine(tmp_path: Path
         list(row_sums.by_key(row_sums.read([DataFile(str(path), count, 0)], ("who",), ("at",)), BUDGET))
 
 
+@pytest.mark.parametrize("name", [b"p1", b"at"], ids=["text", "column"])
+def test_a_name_that_is_not_utf_8_is_left_to_the_engine(tmp_path: Path, name: bytes) -> None:
+    table = pa.table({"who": ["p0", "p1", "p2"], "at": pa.array(range(3), pa.int64()).cast(MOMENT)})
+    pq.write_table(table, tmp_path / "rows", compression="none", write_statistics=False)
+    files, whole = [DataFile(str(tmp_path / "rows"), 3, 0)], (tmp_path / "rows").read_bytes()
+    assert len(list(row_sums.by_key(row_sums.read(files, ("who",), ("at",)), BUDGET))) == 3
+    (tmp_path / "rows").write_bytes(whole.replace(name, name[:1] + b"\xff"))
+    with pytest.raises(Otherwise):
+        list(row_sums.by_key(row_sums.read(files, ("who",), ("at",)), BUDGET))
+
+
 def test_bytes_are_not_taken_for_texts(tmp_path: Path) -> None:
     at = pa.array([1], pa.int64())
     pq.write_table(pa.table({"who": pa.array([b"p0"], pa.binary()), "at": at}), tmp_path / "bytes")
@@ -264,3 +277,37 @@ def test_each_session_hashes_in_its_own_way(tmp_path: Path) -> None:
             assert engine.rows(statement) == [row]
             found += row
     assert len(set(found)) == 4
+
+
+def test_a_join_has_no_more_columns_than_the_library_has_room_for() -> None:
+    groups = {1: Group(0, None, 1)}
+
+    def rows(columns: int) -> Any:
+        names = [f"c{place}" for place in range(1 + columns)]
+        return row_sums.from_batches([pa.record_batch([pa.array([1], pa.int64())] * len(names), names=names)])
+
+    assert list(row_sums.of_join(lambda: rows(2), lambda: rows(7), (groups, groups), BUDGET))
+    with pytest.raises(Otherwise):
+        list(row_sums.of_join(lambda: rows(2), lambda: rows(8), (groups, groups), BUDGET))
+
+
+def test_no_rows_make_the_library_leave_its_memory_or_sum_others(tmp_path: Path) -> None:
+    count = tries(2_000, 6_000, 3_000_000)
+    done = fuzz(tmp_path, SOURCE, count)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > count / 10, "claims too low for any rows to be summed"
+
+
+@pytest.mark.parametrize(
+    ("bound", "looser"),
+    [
+        ("return slot + 1 == slots[group + 1] ? slots[group] : slot + 1;", "return slot + 1 + 0 * slots[group];"),
+        ("side->rows >= side->room || ", ""),
+        ("|| side->slots[group + 1] == side->slots[group]", ""),
+        ("one[row] + !one[row]", "one[row]"),
+        ("sum[1] += sum[0] < hash;", ""),
+        ("[row] + 0.0", "[row]"),
+    ],
+)
+def test_sums_without_one_of_their_bounds_are_noticed(tmp_path: Path, bound: str, looser: str) -> None:
+    assert noticed(fuzz(tmp_path, SOURCE, 6_000, mutant=(bound, looser)))

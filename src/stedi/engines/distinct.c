@@ -84,7 +84,7 @@ i64 stedi_distinct(i64 *cells, i64 count, i32 width, i64 first, i64 persons) {
     i64 *rows = malloc((size_t)(count + 1) * (size_t)width * sizeof *rows);
     u32 *starts = calloc((size_t)persons + 1, sizeof *starts);
     for (i64 row = 0; row < count && starts; row++) {
-        u64 person = (u64)(cells[row * width] - first);
+        u64 person = (u64)cells[row * width] - (u64)first;
         if (person >= (u64)persons) { result = -2; goto done; }
         starts[person + 1]++;
     }

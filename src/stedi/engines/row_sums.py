@@ -134,7 +134,10 @@ def read(files: Iterable[DataFile], by: Sequence[str], columns: Sequence[str]) -
         for path in paths:
             with pq.ParquetFile(path, memory_map=True, read_dictionary=list(by)) as file:
                 for number in range(file.num_row_groups):
-                    yield file.read_row_group(number, columns=[*by, *columns], use_threads=False)
+                    table = file.read_row_group(number, columns=[*by, *columns], use_threads=False)
+                    # Arrow has not checked that a page's indices are in the dictionary, and uses them to unify some
+                    table.validate(full=True)
+                    yield table
 
     try:
         from concurrent.futures import ThreadPoolExecutor  # with `logging`, it takes longer to import than a question
@@ -146,7 +149,7 @@ def read(files: Iterable[DataFile], by: Sequence[str], columns: Sequence[str]) -
                 coming = pool.submit(next, rest, None)
                 if len(table):
                     yield _rows(table.unify_dictionaries(), by, columns)
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise Otherwise from error
 
 
@@ -254,7 +257,7 @@ def of_join(
             library().stedi_join(
                 addressof(side), *_pointers(some.codes, size=4), _numbers(map(of_motions.get, some.keys), part, parts),
                 len(some.codes), *_pointers(moment), _array(c_void_p, _pointers(*columns)),
-                _array(c_int64, _scales(columns)), len(columns), _keys(), sums,
+                _array(c_int64, _scales(columns, _COLUMNS - 2)), len(columns), _keys(), sums,
             )  # fmt: skip
     yield from _complete(sums, rows)
 
@@ -300,8 +303,6 @@ def _rows(table: pa.Table, by: Sequence[str], columns: Sequence[str]) -> Rows:
     keys, values = arrays[: len(by)], arrays[len(by) :]
     if any(array.null_count for array in arrays) or not all(str(key.type) == _TEXTS for key in keys):
         raise Otherwise
-    for key in keys:
-        key.validate(full=True)  # Arrow does not check that a page's indices are in the dictionary
     first = keys[0]
     if len(keys) == 1:
         return Rows(first.indices, first.dictionary.to_pylist(), values)
@@ -325,10 +326,10 @@ def _hashed(some: Rows, moment: str) -> tuple[Array[c_uint64], Array[c_uint64]]:
     return one, other
 
 
-def _scales(columns: Sequence[Any]) -> list[int]:
-    """Returns 0 for each column of doubles, and 1 for columns of integers."""
+def _scales(columns: Sequence[Any], most: int = _COLUMNS) -> list[int]:
+    """Returns 0 for each column of doubles, and 1 for columns of integers; there may be `most` of them."""
     kinds = [str(column.type) for column in columns]
-    if len(kinds) > _COLUMNS or not all(kind in _SCALES for kind in kinds):
+    if len(kinds) > most or not all(kind in _SCALES for kind in kinds):
         raise Otherwise
     return [_SCALES[kind] for kind in kinds]
 
