@@ -34,6 +34,8 @@ from lakes import (
 )
 from stedi.catalog.manifests import mentions
 from stedi.cli import main
+from stedi.engines.pages import Leaving
+from stedi.erasure import locate, remove
 from stedi.errors import AuditFailed, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.landing import tombstone_filter
@@ -450,6 +452,27 @@ def test_a_damaged_file_is_not_written_anew(stage: Stage) -> None:
     erase(lake, ANA)
     assert looked_for(lake, CY)().found
     conserved(lake)
+
+
+def test_the_engine_counts_who_must_remain_whatever_finds_and_removes_rows(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, _ = stage.made()
+    before = heads(lake)
+    told, found = remove.Removal._leaving, locate.SubjectRows.found
+
+    def too_many(removal: remove.Removal, name: str) -> Leaving | None:
+        leaving = told(removal, name)
+        if name != "accelerometer_landing" or leaving is None:
+            return leaving
+        return replace(leaving, texts=leaving.texts | {BO})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remove.Removal, "_leaving", too_many)
+        patch.setattr(locate.SubjectRows, "found", lambda rows: replace(found(rows), held=None))
+        with pytest.raises(LakeError, match=r"accelerometer_landing: expected \d+ remaining rows of other customers"):
+            erase(lake, ANA)
+    assert heads(lake)["accelerometer_landing"] == before["accelerometer_landing"]
 
 
 def run(lake: Lake, *words: str) -> int:
