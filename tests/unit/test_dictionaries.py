@@ -36,6 +36,15 @@ def stored(path: Path) -> dictionaries.Stored:
     return dictionaries.stored([footer])
 
 
+def first_page(content: bytes) -> tuple[Any, Any, Any, int, int]:
+    """The footer, the first chunk's metadata, its first page's header, and where header and page start."""
+    fields, _ = thrift.read(content[-8 - int.from_bytes(content[-8:-4], "little") : -8])
+    meta = fields[4][1][1][0][1][1][1][0][3][1]
+    start = meta[9][1]
+    head, body = thrift.read(content, start)
+    return fields, meta, head, start, body
+
+
 def texts(chance: Random) -> list[str | None]:
     kinds = chance.choice([1, 3, 40, 5_000])
     size = chance.choice([0, 4, 30])
@@ -146,14 +155,12 @@ def test_a_footer_that_leaves_out_pages_makes_their_column_partial(tmp_path: Pat
         pa.table({"a": texts}), path, compression="zstd", use_dictionary=False, data_page_size=64, write_batch_size=10
     )
     content = path.read_bytes()
-    size = int.from_bytes(content[-8:-4], "little")
-    fields, _ = thrift.read(content[-8 - size : -8])
-    meta = fields[4][1][1][0][1][1][1][0][3][1]
-    start = meta[9][1]
-    head, body = thrift.read(content, start)
+    fields, meta, head, start, body = first_page(content)
     meta[7] = thrift.I64, body + head[3][1] - start  # the chunk ends after its first page
     footer = thrift.write(fields)
-    path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    path.write_bytes(
+        content[: -8 - int.from_bytes(content[-8:-4], "little")] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+    )
     assert texts_of_rows(path)["a"] == set(texts), "an engine reads all pages"
     assert stored(path).partial == {"a"}
 
@@ -195,11 +202,7 @@ def test_a_page_in_two_frames_makes_its_column_partial(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"a": ["ab", "cd"]}), path, compression=None, use_dictionary=False, write_statistics=False)
     content = path.read_bytes()
-    size = int.from_bytes(content[-8:-4], "little")
-    fields, _ = thrift.read(content[-8 - size : -8])
-    meta = fields[4][1][1][0][1][1][1][0][3][1]
-    start = meta[9][1]
-    head, body = thrift.read(content, start)
+    fields, meta, head, start, body = first_page(content)
     page = content[body : body + head[3][1]]
     pack = zstandard.ZstdCompressor(write_content_size=False).compress
     frames = pack(page[:-6]) + pack(page[-6:])  # the second has the last text

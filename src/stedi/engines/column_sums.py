@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANY = 1_000_000
-"""Rows for which another way of summing them is worth its imports."""
+"""The fewest rows of a table for which C is faster, with the imports that it needs."""
 _KINDS = {**dict.fromkeys(("landed", "timely", "counted"), "bigint"), "one": "hugeint", "other": "hugeint"}
 
 

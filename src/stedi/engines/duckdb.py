@@ -384,7 +384,7 @@ class DuckDB:
         return f"hash(hash({self._mark}, {one}))", f"hash(hash({self._mark}, {other}, 1))"
 
     def column_sums(self, table: str) -> ColumnSums | None:
-        """Returns what sums rows of bound files in C; None if a table is small, or no library is there."""
+        """Returns the sums, in C, of bound files; None if the table is small or no library is there."""
         sums = ColumnSums(self, self._bound, self._memory // 4)
         return sums if sums.worthwhile(table) else None
 

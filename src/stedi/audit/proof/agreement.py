@@ -44,7 +44,7 @@ class Columnar(Protocol):
     """A method of an engine that can also sum rows of bound files without a SELECT."""
 
     def column_sums(self, table: str) -> ColumnSums | None:
-        """Returns what does it; None if a table is small."""
+        """Returns the sums of bound files; None if the table is small or no library is there."""
 
 
 def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training: bool) -> tuple[str, ...]:
