@@ -500,6 +500,37 @@ class TestQuery:
             assert process.wait(60) == 141  # as `cat` ends in a shell
 
 
+class TestResultsThatAreLost:
+    """A command whose words nobody gets has done its work, and its exit code says that they are lost."""
+
+    @pytest.mark.parametrize(
+        "words", [("query", "from machine_learning_curated", "--format", "csv"), ("tables", "--json")]
+    )
+    @pytest.mark.parametrize("how", ["full", "gone"])
+    def test_by_stdout(self, how: str, words: tuple[str, ...], built: Path) -> None:
+        if how == "full":
+            out = os.open("/dev/full", os.O_WRONLY)
+        else:
+            reader, out = os.pipe()
+            os.close(reader)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "stedi", "--lake", str(built), *words],
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},  # each write fails at once, as in a long answer
+                check=False,
+            )
+        finally:
+            os.close(out)
+        if how == "gone":
+            assert (done.returncode, done.stderr) == (141, "")
+        else:
+            said = "stedi: stdout: cannot be written: No space left on device; what the command has done stays\n"
+            assert (done.returncode, done.stderr) == (1, said)
+
+
 class TestQuarantine:
     def test_lists_by_reason_record_by_record_and_as_json(self, run: Run, built: Path, sample_inbox: Path) -> None:
         answer = json.loads((sample_inbox / "_answer.json").read_text())

@@ -25,7 +25,7 @@ __all__ = ["main", "parser", "script"]
 
 _OBJECTS = 50_000
 """How many new objects start a garbage collection: it finds nothing among imported modules."""
-_INTERRUPTED, _UNREAD = 130, 141  # as in a shell, for processes ended by SIGINT or SIGPIPE
+_INTERRUPTED = 130  # as in a shell, for processes ended by SIGINT
 _EXTRAS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
     **dict.fromkeys(("pyspark", "py4j"), "spark"),
@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # the reader of our output has gone; Python must not complain again at exit
         terminal.redirect_to_null(sys.stdout)
-        return _UNREAD
+        return terminal.UNREAD
+    except terminal.StdoutLost:
+        return terminal.finished(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(options, f"{where}{error.strerror or type(error).__name__}; nothing half-written is visible", 1)

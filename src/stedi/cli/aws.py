@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING
 
 from stedi.cli import pipeline, queries, render, terminal
@@ -124,9 +123,9 @@ def query(options: argparse.Namespace) -> int:
     if wants_json(options) and not options.format and not options.output:
         # one document: its cost, and the rows as `--format json` writes them
         head = json.dumps(render.plain(bill))[:-1]
-        sys.stdout.write(f'{head}, "rows": ')
-        sys.stdout.flush()
-        formats.write(result.reader(), "json", terminal.binary())
+        out = terminal.binary()
+        out.write(f'{head}, "rows": '.encode())
+        formats.write(result.reader(), "json", out)
         terminal.line("}")
         return 0
     as_json = wants_json(options) and not options.output

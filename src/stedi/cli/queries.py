@@ -49,7 +49,7 @@ def query(options: argparse.Namespace) -> int:
             rows, width, coloured = counted.rows(), terminal.width(), terminal.coloured(sys.stdout)
             progress.close()
             formats.write_few(counted.columns, rows, form, terminal.binary(), width=width, coloured=coloured)
-            sys.stdout.flush()
+            terminal.binary().flush()
     return 0
 
 
@@ -89,7 +89,7 @@ def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argpar
         # its number of lines is not visible without decompression
         first = "; the first line names the columns" if form == "csv" else ""
         terminal.say(f"{printable(str(options.output))}: {many(written.rows, 'row')}, compressed{first}")
-    sys.stdout.flush()  # a reader that has gone is known here, before the exit code is
+    terminal.binary().flush()  # a reader that has gone is known here, before the exit code is
 
 
 def _report_left_out(result: Result, role: Role) -> None:

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -17,6 +17,8 @@ from stedi.errors import UsageError, json_text, printable
 
 _CLEAR = "\r\x1b[K"
 _FAILED = re.compile(r"stedi( [a-z-]+)*:")
+UNREAD = 141
+"""The exit code of a process that SIGPIPE has ended, as a shell has it."""
 _COMMAND = re.compile(r"`[^`]{1,60}`")
 _PYTHON = re.compile(r"\b(exact|feed|wait)=(\w+)")
 """What messages of the verbs call by its name in Python."""
@@ -92,18 +94,36 @@ def redirect_to_null(stream: Any) -> None:
         os.close(null)
 
 
+_lost: Exception | None = None
+"""Why stdout has not taken a result."""
+
+
+def _lose(error: Exception) -> None:
+    """Remembers that stdout has not taken a result: the work goes on, and `finished` says it."""
+    global _lost
+    _lost = _lost or error
+    redirect_to_null(sys.stdout)
+
+
 def finished(code: int) -> int:
-    """Writes what stdout still holds, and returns the exit code: the command's own, or 1 if that cannot be written."""
+    """Writes what stdout still holds, and returns the exit code.
+
+    It is the command's own, unless that is 0 and results were lost: then 141 if the reader of stdout has gone, as of
+    `cat` in a shell, or 1, with a message.
+    """
+    global _lost
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        redirect_to_null(sys.stdout)
     except (OSError, ValueError) as error:
-        redirect_to_null(sys.stdout)
-        why = getattr(error, "strerror", None) or "it is closed"
-        say(f"stedi: stdout: cannot be written: {why}; what the command has done stays")
-        return code or 1
-    return code
+        _lose(error)
+    lost, _lost = _lost, None
+    if lost is None:
+        return code
+    if isinstance(lost, BrokenPipeError):
+        return code or UNREAD
+    why = getattr(lost, "strerror", None) or "it is closed"
+    say(f"stedi: stdout: cannot be written: {why}; what the command has done stays")
+    return code or 1
 
 
 def stdin_text() -> str:
@@ -145,8 +165,45 @@ def confirmed(question: Callable[[], str], *, alone: str, agreeing: Container[st
 
 def binary() -> BinaryIO:
     """Returns stdout for bytes, after flushing text."""
-    sys.stdout.flush()
-    return sys.stdout.buffer
+    out = _Stdout(sys.stdout.buffer)
+    with _losing():
+        sys.stdout.flush()
+    return cast(BinaryIO, out)
+
+
+class _Stdout:
+    """The bytes of stdout, whose errors tell them from those of any file."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, content: bytes) -> int:
+        """Writes bytes."""
+        with _losing():
+            return self._stream.write(content)
+
+    def flush(self) -> None:
+        """Writes what is buffered."""
+        with _losing():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _losing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _lose(error)
+        raise StdoutLost from error
+
+
+class StdoutLost(Exception):
+    """Stdout cannot take results; `finished` says why."""
 
 
 def shown_rows() -> int | None:
@@ -198,8 +255,8 @@ def raw(text: str) -> None:
 
             text = tables.styled(text)
         sys.stdout.write(text + "\n")
-    except BrokenPipeError:
-        redirect_to_null(sys.stdout)
+    except OSError as error:
+        _lose(error)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], spare: Sequence[str] = ()) -> None:
