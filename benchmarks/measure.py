@@ -60,9 +60,10 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
             output.seek(0)
             tail = "\n".join(output.read().decode(errors="replace").splitlines()[-15:])
             raise Failed(f"{' '.join(map(str, command))}: exit {process.returncode}\n{tail}")
-    largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    # ru_maxrss counts what this process held when it started the command, so it only serves where nothing was sampled
+    peak = sampled_peak or usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     # PySpark exits before its JVM, so the system never adds the JVM's time to that of the child
-    return Cost(wall, max(usage.ru_utime + usage.ru_stime, sampled_cpu), max(sampled_peak, largest))
+    return Cost(wall, max(usage.ru_utime + usage.ru_stime, sampled_cpu), peak)
 
 
 class _Watch:
@@ -88,12 +89,20 @@ class _Watch:
             resident = 0
             for pid in _tree(self._pid):
                 try:
+                    if pid == self._pid:  # its own peak, also between two samples
+                        self._peak = max(self._peak, _high_water(pid))
                     resident += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
                     times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
                 except (OSError, IndexError):
                     continue
                 self._cpu[pid] = sum(map(int, times)) / tick
             self._peak = max(self._peak, page * resident)
+
+
+def _high_water(pid: int) -> int:
+    """Returns the most bytes that the program in a process has held, without those of the program that started it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0]) if "VmHWM:" in status else 0
 
 
 def _tree(root: int) -> list[int]:
