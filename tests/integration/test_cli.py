@@ -314,7 +314,7 @@ class TestLand:
             f'{{"user":"a@x.example","timestamp":{1_655_564_875 * scale},"x":1,"y":1,"z":1}}\n'
         )
         said = run("--lake", tmp_path / "lake", "land", tmp_path / "accelerometer.json")
-        assert f"timestamp: expected epoch milliseconds, found 1 probably {unit}" in said.err
+        assert f"timestamp: expected epoch milliseconds; 1 record probably has it {unit}" in said.err
         told = run("--lake", tmp_path / "lake", "--json", "quarantine", "--fields").json["fields"]
         assert [(f["field"], f["expected"], f["found"]) for f in told] == [("timestamp", "epoch ms", unit)]
 

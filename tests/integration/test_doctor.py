@@ -55,6 +55,7 @@ def test_what_is_wrong_hides_nothing_else(lake: Lake, monkeypatch: pytest.Monkey
     monkeypatch.setattr(doctor, "_version", lambda package: None if package == "boto3" else "1")
     assert set(wrong(lake.root)) == {"key", "catalog", "disk", "clock"}
     assert all(finding.advice for finding in found(lake.root).values() if finding.state == "wrong")
+    assert found(lake.root)["clock"].found.endswith(f"Z, before the last run, {later.started:%Y-%m-%d %H:%M:%S}Z")
     assert found(lake.root)["extra aws"].advice == "pip install 'stedi[aws]'"
 
 

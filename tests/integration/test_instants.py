@@ -110,7 +110,10 @@ def test_land_says_which_file_how_many_records_and_the_likely_unit(land: Said, i
             ("customer", "shareWithResearchAsOfDate", 1),
         )
     ]
-    assert f"inbox/accelerometer/delivered.json: timestamp: expected epoch milliseconds, found 3 probably {unit}" in err
+    assert (
+        f"inbox/accelerometer/delivered.json: timestamp: expected epoch milliseconds; 3 records probably have it {unit}"
+        in err
+    )
     assert str(GIVEN[unit]) not in out + err
     differs = render.crawl(crawl([inbox])).partition("differs")[2]
     assert f"they look as if given {unit} (3)" in differs

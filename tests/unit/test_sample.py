@@ -269,6 +269,12 @@ def test_progress_ends_at_all_readings(tmp_path: Path) -> None:
     assert told[-1] == (3_000, 3_000)
 
 
+def test_progress_also_moves_where_few_people_have_many_readings(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    sample.write(tmp_path / "s", customers=50, readings=3_000, dirty=False, progress=lambda *at: told.append(at))
+    assert 10 < len(told) <= 101
+
+
 def test_people_have_names_of_their_own_whatever_the_case() -> None:
     names = {"".join(people.name(number, 3)).casefold() for number in range(70_000)}
     assert len(names) == 70_000

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 import unicodedata
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from stedi import Lake, cli
-from stedi.cli import terminal
+from stedi.cli import render, terminal
 
 
 class Screen(io.StringIO):
@@ -41,6 +42,13 @@ class Hand:
 
 def shown(screen: io.StringIO) -> list[str]:
     return [text for text in screen.getvalue().split("\r\x1b[K") if text]
+
+
+def test_an_instant_has_one_form_for_people_and_one_for_machines() -> None:
+    for given, exact in ((0, "000"), (913_000, "913"), (913_456, "913")):
+        at = datetime(2026, 11, 30, 0, 19, 20, given, tzinfo=UTC)
+        assert render.instant(at) == f"2026-11-30T00:19:20.{exact}Z"
+        assert render.moment(at) == "2026-11-30 00:19:20Z"
 
 
 def test_progress_tells_what_how_much_since_when_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,9 +139,8 @@ def land(options: argparse.Namespace) -> int:
             terminal.say(f"drift: {feed}: {what}: {many(count, 'record')}")
     for odd in landing.odd:
         became = "quarantined" if odd.quarantined else "taken as absent"
-        terminal.say(
-            f"{odd.name}: {odd.field}: expected epoch milliseconds, found {odd.records:,} probably {odd.unit}; {became}"
-        )
+        have = f"{render.many(odd.records, 'record')} probably {'has' if odd.records == 1 else 'have'} it"
+        terminal.say(f"{odd.name}: {odd.field}: expected epoch milliseconds; {have} {odd.unit}; {became}")
     for lost in landing.unread:
         terminal.say(
             f"{lost.name}: quarantined records of customers who consent: {lost.records:,}; each may be a withdrawal "
@@ -388,7 +387,7 @@ def quarantine(options: argparse.Namespace) -> int:
         rows = lake.withheld()
         if wants_json(options):
             names = ("sensorReadingTime", "serialNumber", "distanceFromObject", "matches")
-            plain = [(r.time.isoformat().replace("+00:00", "Z"), r.serial_number, r.distance, r.moved) for r in rows]
+            plain = [(render.instant(r.time), r.serial_number, r.distance, r.moved) for r in rows]
             terminal.document({"records": [dict(zip(names, row, strict=True)) for row in plain], "total": len(rows)})
         else:
             terminal.table(

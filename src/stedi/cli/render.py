@@ -206,8 +206,8 @@ def _reason(reason: str, shared_by: int) -> str:
 
 
 def instant(moment: datetime) -> str:
-    """Returns an instant for machines: ISO 8601, in UTC."""
-    return moment.isoformat().replace("+00:00", "Z")
+    """Returns an instant for machines: ISO 8601 in UTC, with milliseconds."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(at: datetime | None, *, exact: bool = False) -> str:

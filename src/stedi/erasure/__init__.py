@@ -579,7 +579,7 @@ def _now(given: int | None) -> int:
 
 
 def _iso(instant: int) -> str:
-    return datetime.fromtimestamp(instant / 1000, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(instant / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _listed(files: Sequence[str]) -> str:

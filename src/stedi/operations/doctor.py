@@ -225,7 +225,7 @@ def _locks_files(root: Path) -> bool:
 
 def _clock(context: Context | None) -> Finding:
     now = datetime.now(UTC)
-    told = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    told = f"{now:%Y-%m-%d %H:%M:%S}Z"
     latest = None
     if context is not None:
         with suppress(StediError, OSError):
@@ -234,7 +234,7 @@ def _clock(context: Context | None) -> Finding:
         return Finding("clock", "wrong", told, "set the clock: consent is judged by it")
     if latest is not None and latest.started > now:
         return Finding(
-            "clock", "wrong", f"{told}, before the last run, {latest.started:%Y-%m-%d %H:%M:%S}", "set the clock"
+            "clock", "wrong", f"{told}, before the last run, {latest.started:%Y-%m-%d %H:%M:%S}Z", "set the clock"
         )
     return Finding("clock", "ok", told)
 

@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"\s*[0-9]{9,20}(?:\.[0-9]{1,9})?\s*")
 
 
 class Unit(StrEnum):
-    """How an instant was given, in the words that `land` uses after "given"."""
+    """How an instant was given, in the words that `land` uses after "have it"."""
 
     SECONDS = "in seconds"
     MICROSECONDS = "in microseconds"

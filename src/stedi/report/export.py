@@ -531,4 +531,4 @@ def _time(instant: datetime | int | None) -> str | None:
     if instant is None:
         return None
     moment = datetime.fromtimestamp(instant / 1000, UTC) if isinstance(instant, int) else instant.astimezone(UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -105,7 +105,7 @@ def write(
             end, and every step's time.
         dirty: Whether to add small files in every other format, with faulty records and odd consents.
         compress: Whether bulk files are compressed with gzip.
-        progress: Called from time to time with the number of bulk readings written so far, and `readings`.
+        progress: Called at each hundredth with the number of bulk readings made so far, and `readings`.
 
     Returns:
         The counts that the lake must produce from the data.

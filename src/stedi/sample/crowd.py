@@ -63,11 +63,14 @@ class Crowd:
 
     def add(self, customers: int, readings: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Generates the given number of customers, with the given total of readings, and writes their lines."""
-        for number, (plan, quota) in enumerate(_shares(customers, readings)):
+        dealt = told = 0
+        for plan, quota in _shares(customers, readings):
             for record in self._group(plan, quota):
                 self.feeds["customer"].pool.append(json.dumps(record, ensure_ascii=False) + "\n")
-            if progress is not None and number % 100 == 0:
-                progress(self.feeds["accelerometer"].seen + self.feeds["step_trainer"].seen, readings)
+            dealt += quota
+            if progress is not None and dealt - told > readings / 100:
+                told = dealt
+                progress(dealt, readings)
         for feed in self.feeds.values():
             feed.flush(last=True)
         if progress is not None:

@@ -280,4 +280,4 @@ def _ms(moment: datetime) -> int:
 
 
 def _shown(instant: int) -> str:
-    return datetime.fromtimestamp(instant / 1000, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(instant / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
