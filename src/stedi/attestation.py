@@ -21,7 +21,7 @@ from stedi._frozen import dataclass, replace
 from stedi.errors import AuditFailed, UsageError
 from stedi.privacy import receipts, signatures, state
 from stedi.privacy.signatures import SignatureRefused, Statement
-from stedi.storage import durable
+from stedi.storage import durable, s3
 
 _WHAT = {
     signatures.ERASURE: "erasure receipt",
@@ -75,6 +75,8 @@ def verify(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | No
     Raises:
         UsageError: There is nothing there that a lake signs, or `public_key` is not a public key.
     """
+    if s3.is_remote(path):
+        raise UsageError(f"{s3.at(path)}: expected files on this machine, found a place in S3; copy them here")
     path, pem = Path(path), None
     if public_key is not None:
         public_key = Path(public_key)

@@ -714,7 +714,14 @@ class TestErrors:
         failed(run("--lake", root, "maintain"), 130, "interrupted: ", words)
 
     @pytest.mark.parametrize(
-        "words", ["aws status", "--lake s3://bucket/lake tables", "land s3://bucket/inbox/", "--lake s3://b/l status"]
+        "words",
+        [
+            "aws status",
+            "--lake s3://bucket/lake tables",
+            "land s3://bucket/inbox/",
+            "--lake s3://b/l status",
+            "erase --yes a@b.org --inbox s3://b/i",
+        ],
     )
     def test_a_missing_extra_is_one_line_that_names_it(
         self, words: str, run: Run, built: Path, monkeypatch: pytest.MonkeyPatch
@@ -725,6 +732,34 @@ class TestErrors:
         for name in ("boto3", "botocore", "s3transfer"):
             monkeypatch.setitem(sys.modules, name, None)
         failed(run(*words.split()), 1, "boto3, which is not installed: pip install 'stedi[aws]'")
+        assert not (built / "erasing.json").exists(), "an erasure that cannot reach its inbox begins nothing"
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "--lake gs://b/l init",
+            "--lake gs://b/l status",
+            "land https://a/b.json",
+            "erase --yes a@b.org --inbox gs://b/i",
+        ],
+    )
+    def test_a_uri_that_is_neither_s3_nor_a_file_is_no_folder(
+        self, words: str, run: Run, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STEDI_LAKE", str(built))
+        monkeypatch.chdir(tmp_path)
+        failed(run(*words.split()), 2, "expected a path on this machine or s3://BUCKET/PREFIX, found another URI")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        "words",
+        ["query select(1) --output s3://b/o.csv", "land in --metrics-file s3://b/m", "audit --report s3://b/r.html"],
+    )
+    def test_results_are_files_on_this_machine(self, words: str, run: Run, built: Path) -> None:
+        failed(run("--lake", built, *words.split()), 2, ": expected a file on this machine, found s3://b/")
+
+    def test_signatures_are_checked_on_this_machine(self, run: Run) -> None:
+        failed(run("verify", "s3://b/receipt.json"), 2, "s3://b/receipt.json: expected files on this machine")
 
 
 @pytest.mark.parametrize(

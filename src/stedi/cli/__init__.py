@@ -34,6 +34,15 @@ _EXTRAS = {
 """The extra with each optional module."""
 _OPTIONS = {"name": "NAME", "handle": "--show", "named": "--verify"}
 """What the command line calls those arguments that are no option of the same name."""
+_FILES = {
+    "output": "--output",
+    "target": "DST",
+    "rejects": "--rejects",
+    "report": "--report",
+    "letter": "--letter",
+    "metrics_file": "--metrics-file",
+}
+"""The arguments that name a file to write."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,12 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, _interrupt)
-        _refuse_into_lake(
-            [
-                getattr(options, name, None)
-                for name in ("output", "target", "rejects", "report", "letter", "metrics_file")
-            ]
-        )
+        _refuse_places(options)
         code = hooks.run(options)
         terminal.quiet()
         return terminal.finished(code)
@@ -127,12 +131,16 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _refuse_into_lake(paths: Sequence[Path | None]) -> None:
-    """Refuses output files of a command inside a lake."""
-    if any(path is not None for path in paths):
+def _refuse_places(options: argparse.Namespace) -> None:
+    """Refuses output files of a command in a lake or in a bucket."""
+    files = {what: path for name, what in _FILES.items() if (path := getattr(options, name, None)) is not None}
+    if files:
         from stedi.context import places  # reads catalogs: `--help` does without
+        from stedi.storage import s3
 
-        for path in paths:
+        for what, path in files.items():
+            if s3.is_remote(path):
+                raise UsageError(f"{what}: expected a file on this machine, found {s3.at(path)}; nothing was done")
             places.refuse_into_lake(path)
 
 

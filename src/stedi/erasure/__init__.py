@@ -116,6 +116,8 @@ def erase(
         if addresses:
             places = tuple(str(s3.at(path).absolute()) for path in delivered)
             signatures.publish(root, key)  # refused before anything is removed
+            if any(map(s3.is_remote, places)):
+                s3.client()  # likewise, without boto3
             new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
             new = replace(new, reference=reference, operator=operator.name())
             done.append(_Erasure(context, key, new, progress, workers, engine).finish())

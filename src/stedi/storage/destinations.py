@@ -28,9 +28,9 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path with `~` and `~/...` expanded as a shell does; one in a bucket unchanged.
 
     Raises:
-        UsageError: The home folder is unknown.
+        UsageError: The home folder is unknown, or it is a URI of another kind than S3's or a file's.
     """
-    if s3.is_remote(path):
+    if s3.is_remote(path) or "://" in os.fspath(path):
         return s3.at(path)
     text = os.fspath(path)
     if text != "~" and not text.startswith("~/"):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from stedi.errors import LakeError
+from stedi.errors import LakeError, UsageError
 from stedi.storage.s3.connection import answers, client
 
 SCHEME = "s3://"
+_OTHER = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
@@ -26,11 +28,14 @@ def at(location: str | os.PathLike[str]) -> Path:
 
     Raises:
         LakeError: It names no bucket.
+        UsageError: It is a URI of another kind.
     """
     if isinstance(location, S3Path):
         return location
     text = str(location)
     if not is_remote(text):
+        if _OTHER.match(text):
+            raise UsageError(f"{text}: expected a path on this machine or s3://BUCKET/PREFIX, found another URI")
         return Path(text.removeprefix("file://") if text.startswith("file://") else text.removeprefix("file:"))
     rest = text.partition(":")[2]
     path = S3Path("s3:", *rest.strip("/").split("/"))
