@@ -908,14 +908,14 @@ class Lake:
         from stedi import transform
         from stedi.operations import watch
 
-        def anew() -> Lake:
+        def reopened() -> Lake:
             # whoever changed settings or key meanwhile is followed
             lake = Lake.open(self.root)
             lake.context.say, lake.context.observers = self.context.say, self.context.observers
             return lake
 
         def due() -> bool:
-            lake = anew()
+            lake = reopened()
             now, claims = milliseconds(datetime.now(UTC)), lake.context.erased_claims()
             steps = transform.plan(lake.catalog.tables(), lake.config, now, claims=claims)
             return any(step.action != "none" for step in steps)
@@ -926,8 +926,8 @@ class Lake:
         self._warm()
         return watch.watch(
             watch.Inbox(folder, self.root),
-            land=lambda among: anew()._land_among(folder, among),
-            build=lambda: anew().build(wait=True),
+            land=lambda among: reopened()._land_among(folder, among),
+            build=lambda: reopened().build(wait=True),
             due=due,
             every=every,
             stop=stop or Event(),
@@ -1536,7 +1536,7 @@ def _finish_release(context: Context, progress: Progress) -> None:
     elif not s3.is_remote(context.root) and any((context.root / "releases").glob("*/.*.partial")):
         from stedi.datasets import registry
 
-        registry.sweep(context.root)
+        registry.remove_abandoned(context.root)
 
 
 _RECOVERIES = (_finish_rotation, _finish_release, _finish_erasure)

@@ -399,14 +399,14 @@ def test_what_a_bucket_may_not_delete_is_an_error_and_the_rest_is_gone(root: S3P
     s3.remove_tree(locked)
     assert list(s3.listing(locked)) == []
     with pytest.raises(PermissionError, match="S3 refused to delete 1 objects"):
-        s3.forget(locked)
+        s3.remove_versions(locked)
     # the version that stays is still hidden: its mark was not removed
     assert ("version", "lake/b") in kept(locked)
     assert list(s3.listing(locked)) == []
     assert not [entry for entry in kept(locked) if entry[0] == "version" and entry[1] != "lake/b"]
 
 
-def test_forgetting_leaves_nothing_but_what_readers_see(root: S3Path) -> None:
+def test_removing_versions_leaves_nothing_but_what_readers_see(root: S3Path) -> None:
     versioned(root)
     neighbour = root.with_name(f"{root.name}2") / "x"
     for path in (root / "current", root / "gone", neighbour):
@@ -414,26 +414,26 @@ def test_forgetting_leaves_nothing_but_what_readers_see(root: S3Path) -> None:
         s3.write(path, b"new")
     s3.remove([root / "gone"])
     s3.client().create_multipart_upload(Bucket=root.parts[1], Key=f"{root.name}/broken")
-    assert s3.forget(root) == 1 + 3 + 1
+    assert s3.remove_versions(root) == 1 + 3 + 1
     assert kept(root) == sorted(
         [("version", f"{root.name}/current"), ("version", f"{root.name}2/x"), ("version", f"{root.name}2/x")]
     )
     assert (root / "current").read_bytes() == b"new"
-    assert s3.forget(root) == 0
+    assert s3.remove_versions(root) == 0
 
 
-def test_forgetting_keeps_the_versions_it_is_told_to_keep(root: S3Path) -> None:
+def test_removing_versions_keeps_those_it_is_told_to_keep(root: S3Path) -> None:
     versioned(root)
     for name in ("a", "b"):
         s3.write(root / name, b"old")
         s3.write(root / name, b"new")
-    assert s3.forget(root, lambda key: key.endswith("/a")) == 1
+    assert s3.remove_versions(root, lambda key: key.endswith("/a")) == 1
     assert kept(root) == [("version", f"{root.name}/a")] * 2 + [("version", f"{root.name}/b")]
 
 
-def test_a_bucket_without_versions_forgets_nothing_that_is_current(root: S3Path) -> None:
+def test_a_bucket_without_versions_loses_nothing_that_is_current(root: S3Path) -> None:
     s3.write(root / "a", b"1")
-    assert s3.forget(root) == 0
+    assert s3.remove_versions(root) == 0
     assert (root / "a").read_bytes() == b"1"
 
 
@@ -444,7 +444,7 @@ def test_versions_that_are_still_there_after_all_are_an_error(root: S3Path, monk
         s3.write(root / "a", body)
     monkeypatch.setattr(objects, "_remove", lambda *_: None)
     with pytest.raises(OSError, match="expected no older versions and no unfinished uploads, found 1"):
-        s3.forget(root)
+        s3.remove_versions(root)
 
 
 # calls that fail
@@ -459,7 +459,7 @@ CALLS: dict[str, Callable[[S3Path, Path], object]] = {
     "digest": lambda root, _: s3.digest(root / "a"),
     "download": lambda root, folder: s3.download(root / "a", folder / "down"),
     "remove": lambda root, _: s3.remove([root / "b"]),
-    "forget": lambda root, _: s3.forget(root),
+    "remove_versions": lambda root, _: s3.remove_versions(root),
 }
 
 

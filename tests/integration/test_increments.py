@@ -282,7 +282,7 @@ def test_an_audit_finds_a_customer_whom_a_wrong_change_forgot(
 ) -> None:
     real = IncrementalBuild.work_out
 
-    def forgets(self: IncrementalBuild, table: str, started: int) -> bool:
+    def loses_people(self: IncrementalBuild, table: str, started: int) -> bool:
         gains = real(self, table, started)
         if table == "machine_learning_curated":
             self._engine.materialize(f"{table}__affected", "select null::varchar as customer_id where false")
@@ -290,7 +290,7 @@ def test_an_audit_finds_a_customer_whom_a_wrong_change_forgot(
 
     land("customer", customer("bo@x.example", consent=..., update=200, serialNumber="bo"))
     before = heads(lake)
-    monkeypatch.setattr(IncrementalBuild, "work_out", forgets)
+    monkeypatch.setattr(IncrementalBuild, "work_out", loses_people)
     if "proof" not in check:
         monkeypatch.setattr(consent_check, "violations", lambda _, people, **__: [0] * len(people))
     with pytest.raises(AuditFailed, match=check):

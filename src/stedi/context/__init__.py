@@ -65,7 +65,7 @@ class Context:
             try:
                 root = places.spelled(root, snapshots.listed(root / "catalog.db"))
             except DamagedCatalog:  # its reader reports it, and `repair` fixes it
-                copies.forget(root)
+                copies.unregister(root)
         if not copies.known(root):  # otherwise a copy's old registration would remain
             copies.refuse_unfinished(root)
         if config.shared and not copies.known(root) and not s3.is_remote(root):

@@ -45,7 +45,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     if above is not None:
         # its erasures remove older versions of all objects below it
         raise UsageError(f"{path}: expected a prefix outside of any lake, found one in the lake {above}; name another")
-    copies.forget(root)
+    copies.unregister(root)
     durable.folder(root, 0o700)
     root.chmod(0o700)
     with durable.lock(root / "init.lock", wait=True):

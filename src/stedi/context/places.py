@@ -94,11 +94,11 @@ def spelled(root: Path, locations: Mapping[str, str]) -> Path:
     homes = {home_of(root, table, location) for table, location in locations.items() if table in ALL_ZONES}
     others = homes - {str(root)}
     if not others:
-        copies.forget(root)
+        copies.unregister(root)
         return root
     [home, *more] = sorted(others)
     if not more and _same(home, root):
-        copies.forget(root)
+        copies.unregister(root)
         return Path(home) if len(homes) == 1 else root
     if len(homes) > 1:
         raise copies.refused(root, home)

@@ -48,7 +48,7 @@ def drop(
     Raises:
         AuditFailed: It has no manifest of a release.
     """
-    sweep(folder)
+    remove_abandoned(folder)
     manifest = contents.open_manifest(folder / MANIFEST)
     known = contents.subjects(folder / contents.SUBJECTS)
     present = {subject for subject, _, _ in known} & gone.keys()
@@ -74,7 +74,7 @@ def drop(
     return tuple(sorted(present))
 
 
-def sweep(folder: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Removes what a killed command has left beside a release of its own making, or of the folder from before."""
     for entry in folder.parent.glob(f".{folder.name[:100]}.*.partial"):
         if _PARTIAL.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and not durable.is_held(entry):

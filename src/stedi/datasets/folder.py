@@ -59,7 +59,7 @@ def staged(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
         publish: Called with the whole folder: gives it its name there.
     """
     durable.folder(path.parent)
-    sweep(path.parent, path.name)
+    remove_abandoned(path.parent, path.name)
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.partial")
     beside.mkdir(0o700)
     held = durable.hold(beside)
@@ -80,7 +80,7 @@ def staged(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
         os.close(held)
 
 
-def sweep(folder: Path, name: str = "") -> None:
+def remove_abandoned(folder: Path, name: str = "") -> None:
     """Removes leftovers of killed commands in a folder, of one release or of all, but no running command's files."""
     for entry in folder.glob(f".{name}*.partial") if folder.is_dir() else ():
         if _STAGED.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and not durable.is_held(entry):

@@ -80,7 +80,7 @@ def apply(folder: Path, file: Path) -> Applied:
     except OSError:
         raise UsageError(f"{file}: expected a recall file, found none that can be read") from None
     found = verify(folder)
-    dropping.sweep(folder)
+    dropping.remove_abandoned(folder)
     if found.problems:
         first = found.problems[0]
         raise RecallRefused(

@@ -315,7 +315,7 @@ def finish(context: Context, key: Key) -> None:
     try:
         note = state.read(root / NOTE, _KIND, context.config.lake_id, key, advice=_ADVICE)
     except FileNotFoundError:
-        sweep(root)
+        remove_abandoned(root)
         return
     staged, target = s3.at(note["staged"]), s3.at(note["target"])
     if staged != target and staged.is_dir():
@@ -329,7 +329,7 @@ def finish(context: Context, key: Key) -> None:
     if _digest(raw) == note["manifest"]:  # otherwise somebody has removed it
         _register(context, target, raw)
     durable.remove(root / NOTE)
-    sweep(root)
+    remove_abandoned(root)
 
 
 def unfinished(root: Path) -> bool:
@@ -337,12 +337,12 @@ def unfinished(root: Path) -> bool:
     return (root / NOTE).exists()
 
 
-def sweep(root: Path) -> None:
+def remove_abandoned(root: Path) -> None:
     """Removes what commands that were killed have begun to write into the folder of releases."""
     if not s3.is_remote(root) and (root / folder.RELEASES).is_dir():
         for entry in os.scandir(root / folder.RELEASES):
             if entry.is_dir(follow_symlinks=False):
-                folder.sweep(Path(entry.path))
+                folder.remove_abandoned(Path(entry.path))
 
 
 def append(context: Context, events: Sequence[Event], once: str = "") -> None:

@@ -1,7 +1,7 @@
 """Erasure: removes all data of some customers, keeps their tombstones, proves it by a search, and writes a receipt.
 
 What is due is built first, where tables were built before: then every table below landing was built from what landing
-holds, and loses the customers together with it. Two phases follow, *find*, then *forget*. What the first has found is
+holds, and loses the customers together with it. Two phases follow, *locate*, then *remove*. What the first has found is
 kept in a file of marks (`pending`) before the second changes anything; from then on the erasure will end, whatever ends
 this process: the next erasure, landing or build goes on with it. All other commands that write are held off by their
 own locks from the first step to the last.
@@ -306,11 +306,11 @@ class _Erasure:
         if self._pending.scanned is None:
             self._settle()
             with _engine(self._context, self._pending.run) as engine:
-                self._forget(engine)
+                self._locate_and_remove(engine)
         found = self._found
         current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
         remove.remove(self._catalog, found.taints("customers_landing") - current)
-        self._forget_versions()
+        self._remove_versions()
         receipt = self._signed()
         self._append_to_journal(receipt)
         known = tombstones.read(self._root, self._key)
@@ -346,9 +346,9 @@ class _Erasure:
         if self._builds and self._pending.found is None and not self._pending.recovered:
             build_due(self._context, self._key, self._builds, now=self._pending.started, progress=self._progress)
 
-    def _forget(self, engine: DuckDB) -> None:
+    def _locate_and_remove(self, engine: DuckDB) -> None:
         catalog, root, key = self._catalog, self._root, self._key
-        self._progress("find", None)
+        self._progress("locate", None)
         # a bucket needs PyIceberg, which is imported while DuckDB works
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
@@ -380,21 +380,23 @@ class _Erasure:
             self._keep(found=found)
         self._progress("rewrite releases", None)
         context = Context(root, self._config)
-        in_releases = releases.forget(context, key, self._pending.run, self._pending.people, self._pending.started)
+        in_releases = releases.remove_people(
+            context, key, self._pending.run, self._pending.people, self._pending.started
+        )
         memory = self._config.engine_memory
         claims = known.claims_digest(key)
         work = Removal(engine, catalog, whereabouts, self._pending, found, self._workers, memory, claims)
         removed = {}
         names = list(catalog.tables())
         for number, name in enumerate(names):
-            self._progress(f"forget {name}, {number + 1} of {len(names)}", number / len(names))
+            self._progress(f"remove from {name}, {number + 1} of {len(names)}", number / len(names))
             removed[name] = work.table(name, rewritten if name == "landed_files" else ())
         replaced, more = deliveries.replace(rewritten)
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}
         evidence = found.taints("customers_landing") - current
         self._progress("remove what nothing uses", None)
         remove.remove_orphans(catalog, evidence)
-        remote.forget(root)
+        remote.remove_seen(root)
         catalog.vacuum()
         held = remove.clear(root, keeping=self._pending.run)
         gone: dict[str, Any] = {
@@ -448,15 +450,15 @@ class _Erasure:
             },
         )
 
-    def _forget_versions(self) -> None:
+    def _remove_versions(self) -> None:
         """Removes older versions and unfinished uploads from buckets."""
         places = [s3.at(place) for place in (str(self._root), *self._pending.inbox) if s3.is_remote(place)]
         if places:
-            self._progress("forget older versions", None)
-            count = s3.forget(places[0]) if s3.is_remote(self._root) else 0
+            self._progress("remove older versions", None)
+            count = s3.remove_versions(places[0]) if s3.is_remote(self._root) else 0
             for place in places[1:] if s3.is_remote(self._root) else places:
                 try:
-                    count += s3.forget(remote.plain_part(place))
+                    count += s3.remove_versions(remote.plain_part(place))
                 except OSError:
                     self._leave(str(place), "its older versions cannot be removed")
             self._keep(scanned={**(self._pending.scanned or {}), "versions": count})

@@ -17,7 +17,7 @@ from stedi.schema.tables import COLUMNS
 
 OWN = {"accelerometer_landing": "own_motions", "step_trainer_landing": "own_steps"}
 """For each landing table of readings, the relation of its rows that belong to the customers."""
-THEIRS = (
+SUBJECT_STEPS = (
     "(serialNumber in (select serialNumber from erased_serials) or "
     "(serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments))"
 )
@@ -88,7 +88,7 @@ class Devices:
         if then is not None:
             self._moments_barred(then)
         among = "select serialNumber from erased_serials union select serialNumber from erased_moments"
-        self._keep("step_trainer_landing", "serialNumber", among, THEIRS)
+        self._keep("step_trainer_landing", "serialNumber", among, SUBJECT_STEPS)
         return Tombstones(self._until(people, started), self._claims(), self._last_read(started), marks) | (
             then or Tombstones()
         )

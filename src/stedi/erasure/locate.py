@@ -45,7 +45,7 @@ _BY_ID = "customer_id in (select customer_id from erased_ids)"
 SUBJECT_PREDICATES: dict[str, str] = {
     "customers_landing": "email in (select address from erased_addresses)",
     "accelerometer_landing": '"user" in (select address from erased_addresses)',
-    "step_trainer_landing": devices.THEIRS,
+    "step_trainer_landing": devices.SUBJECT_STEPS,
     "quarantine": '(sha256, "offset") in (select sha256, "offset" from erased_records)',
     **{name: _BY_ID for name, zone in ZONES.items() if zone != "landing"},
     "release_subjects": "(release, subject) in (select release, subject from erased_subjects)",

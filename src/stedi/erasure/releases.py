@@ -19,7 +19,7 @@ from stedi.datasets.seal import MANIFEST
 from stedi.privacy.pseudonyms import Key
 
 
-def forget(context: Context, key: Key, run: str, people: Collection[str], started: int) -> dict[str, list[str]]:
+def remove_people(context: Context, key: Key, run: str, people: Collection[str], started: int) -> dict[str, list[str]]:
     """Removes erased customers from the releases of a lake; the caller holds the locks of all commands that write.
 
     Args:
@@ -35,7 +35,7 @@ def forget(context: Context, key: Key, run: str, people: Collection[str], starte
     found: dict[str, list[str]] = {"rewritten": [], "out_of_reach": []}
     if not registry.exists(context):
         return found
-    registry.sweep(context.root)
+    registry.remove_abandoned(context.root)
     at = datetime.fromtimestamp(started / 1000, UTC)
     holding = staleness.holding(context, key, dict.fromkeys(people, started))
     for entry in registry.releases(context):

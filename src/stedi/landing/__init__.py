@@ -217,7 +217,7 @@ class _Batch:
             warm = beside.submit(self._catalog.warm)
             inspected = self._inspect(files)
             engine = stack.enter_context(DuckDB.of(self._config, self._commit.scratch / "spill"))
-            results, new, anew = self._told_apart(engine, inspected)
+            results, new, fruitless = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]
             at = int(time.time() * 1000)
@@ -234,7 +234,9 @@ class _Batch:
                 for ready in prepared
             }  # fmt: skip
             ahead = self._ahead(engine, appends.get(CUSTOMER.table, ()), at)
-            undone = [replace(anew[sha256], name=file.name) for sha256, file in fresh.items() if sha256 in anew]
+            undone = [
+                replace(fruitless[sha256], name=file.name) for sha256, file in fresh.items() if sha256 in fruitless
+            ]
             replaces = self._without(engine, undone, appends)
             if fresh:  # last, so that it vouches for the rest
                 ledger = rows.ledger([*fresh.values(), *map(_undone, undone)], self._commit.id, at)
@@ -312,17 +314,17 @@ class _Batch:
         known = rows.landed(engine, [file.sha256 for file in inspected])
         results: dict[tuple[str, str], LandedFile] = {}
         new: dict[str, Inspected] = {}
-        anew: dict[str, LandedFile] = {}
+        fruitless: dict[str, LandedFile] = {}
         for file in inspected:
             before = known.get(file.sha256)
             if before is not None and before.fruitless and before.feed != file.contract.feed:
-                anew[file.sha256] = before
+                fruitless[file.sha256] = before
                 new.setdefault(file.sha256, file)
             elif before is not None:
                 results[file.sha256, file.delivered.name] = replace(before, name=file.delivered.name)
             else:
                 new.setdefault(file.sha256, file)
-        return results, list(new.values()), anew
+        return results, list(new.values()), fruitless
 
     def _without(
         self, engine: DuckDB, undone: Sequence[LandedFile], appends: dict[str, tuple[DataFile, ...]]

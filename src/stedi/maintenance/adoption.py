@@ -85,7 +85,7 @@ def adopt(
             "catalog; nothing was changed. Make a new lake with its own catalog, land the deliveries into it, and "
             "replay the journal there (`stedi erase --replay`)"
         )
-    copies.forget(root)
+    copies.unregister(root)
     rows = snapshots.listed(root / "catalog.db")
     homes = {home_of(root, table, location) for table, location in rows.items() if table in ALL_ZONES}
     if len(homes) != 1 or not set(ZONES) <= set(rows):

@@ -1,6 +1,6 @@
 """Key rotation: replaces the pseudonym key, and with it every `customer_id` below landing.
 
-Stage, prove, decide, publish, forget. All tables are staged under the new key and the independent proof is run over
+Stage, prove, decide, publish, remove. All tables are staged under the new key and the independent proof is run over
 what is staged; then a note (`privacy.key_change`) decides the change, and publishing, settings and the removal of every
 older snapshot follow, by this process or by the next that writes. The caller keeps landings, builds and maintenance
 away.
@@ -161,8 +161,8 @@ def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share
         changed = settings.changed(stored, key_fingerprint=decided.fingerprint, key_file=decided.key_file)
         settings.write(changed, file)
     for name in _BELOW:
-        progress(f"forget {name} under the old key", None)
-        _forget(catalog, name)
+        progress(f"remove {name} under the old key", None)
+        _remove_history(catalog, name)
     key_change.end(root)
     return True
 
@@ -182,7 +182,7 @@ def _is_overtaken(catalog: Catalog, decided: PendingRotation) -> bool:
     )
 
 
-def _forget(catalog: Catalog, name: str) -> None:
+def _remove_history(catalog: Catalog, name: str) -> None:
     """Drops every snapshot of a table except the current one, with their files."""
     state = catalog.table(name)
     current = state.current

@@ -90,10 +90,10 @@ def confirm(root: Path, key: Key) -> None:
         state.opened(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
 
 
-def write(root: Path, key: Key, handover: PendingRotation) -> None:
+def write(root: Path, key: Key, change: PendingRotation) -> None:
     """Decides a key rotation, durably; `key` is the new one."""
     try:
-        state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(handover))
+        state.write(root / NAME, _KIND, state.lake_id(root), key, asdict(change))
     except BaseException:
         # a note that may not be on disk must not be finished later
         with suppress(LakeBusy):  # then the command that has the locks by now decides

@@ -463,7 +463,7 @@ def _size(file: Path) -> int | None:
 def _staged(target: Path, *, archive: bool) -> Iterator[Path]:
     """Yields an empty folder that becomes the target if the block succeeds."""
     try:
-        folder.sweep(target.parent, "export")  # leftovers of killed exports
+        folder.remove_abandoned(target.parent, "export")  # leftovers of killed exports
         beside = target.with_name(f".export.{secrets.token_hex(8)}.partial")
         beside.mkdir(0o700)
         held = durable.hold(beside)

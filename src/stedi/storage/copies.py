@@ -40,7 +40,7 @@ def note(root: Path, home: str) -> None:
     _HOMES[str(root)] = home
 
 
-def forget(root: Path) -> None:
+def unregister(root: Path) -> None:
     """Removes a folder from the registered copies, if it is one."""
     _HOMES.pop(str(root), None)
 

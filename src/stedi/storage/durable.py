@@ -299,7 +299,7 @@ def workspace(root: Path) -> Iterator[Path]:
     above = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(above, fcntl.LOCK_EX)  # until it is locked it must not look like a leftover
-        sweep(home)
+        remove_abandoned(home)
         path = Path(tempfile.mkdtemp(prefix="work-", dir=home))
         held = hold(path)
     finally:
@@ -311,7 +311,7 @@ def workspace(root: Path) -> Iterator[Path]:
         os.close(held)
 
 
-def sweep(home: Path) -> None:
+def remove_abandoned(home: Path) -> None:
     """Removes the folders in a scratch folder in which a command of this user worked that is no longer alive."""
     for entry in home.glob("work-*"):
         if entry.is_dir() and not entry.is_symlink() and not is_held(entry):

@@ -182,7 +182,7 @@ def _read(path: Path) -> dict[str, tuple[str, int, str]]:
         return {}  # an unrecorded object is only inspected again
 
 
-def forget(root: Path) -> None:
+def remove_seen(root: Path) -> None:
     """Drops all records: keys can contain names of people, and files may have changed."""
     durable.remove_all([entry.path for entry in durable.entries(root / FOLDER)])
 

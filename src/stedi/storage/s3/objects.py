@@ -316,7 +316,7 @@ def remove_tree(folder: Path) -> None:
     remove([found.path for found in listing(folder)])
 
 
-def forget(folder: Path, keep: Callable[[str], bool] = lambda key: False) -> int:
+def remove_versions(folder: Path, keep: Callable[[str], bool] = lambda key: False) -> int:
     """Removes a bucket's remains of removed objects: older versions, delete markers, unfinished uploads.
 
     Args:
