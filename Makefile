@@ -169,7 +169,7 @@ $(BIN)/uv: requirements/uv.txt | $(BIN)/python
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/uv.txt || echo "make: no uv; pip installs, which takes longer" >&2
 	@touch -c $@
 
-NATIVE = hatch_build.py src/stedi/reader/scanner.c src/stedi/engines/distinct.c src/stedi/engines/row_sums.c
+NATIVE = hatch_build.py $(wildcard src/stedi/*/*.c)
 $(VENV)/.run: requirements/run.txt pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing the project and what it needs, about 100 MB the first time" >&2
 	@$(PIP) --require-hashes --only-binary :all: -r requirements/run.txt
