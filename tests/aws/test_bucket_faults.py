@@ -293,11 +293,16 @@ def struck(stage: Stage, proxy: Proxy, scene: Scene, fault: Fault) -> Iterator[s
         if code:
             yield f"{words[0]} again: exit {code}: {said}"
             return
+    yield from ended(stage, scene, metadata=("maintain",) in scene.again)
+
+
+def ended(stage: Stage, scene: Scene, *, metadata: bool) -> Iterator[str]:
+    """Yields what differs from the end of a scene in which nothing failed."""
     at_last = stage.look()
     for name, rows in scene.final.items():
         if at_last.get(name) != rows:
             yield f"{name}: expected {rows}, found {at_last.get(name)}"
-    left = stage.strays(metadata=("maintain",) in scene.again)
+    left = stage.strays(metadata=metadata)
     if left:
         yield f"left behind: {left}"
 
@@ -360,13 +365,7 @@ def killed(stage: Stage, proxy: Proxy, scene: Scene, kind: Kind, number: int) ->
         if code:
             yield f"{words[0]} again: exit {code}: {said}"
             return
-    at_last = stage.look()
-    for name, rows in scene.final.items():
-        if at_last[name] != rows:
-            yield f"{name}: expected {rows}, found {at_last.get(name)}"
-    left = stage.strays(metadata=True)
-    if left:
-        yield f"left behind: {left}"
+    yield from ended(stage, scene, metadata=True)
 
 
 @pytest.mark.parametrize("name", KILLED)
