@@ -1,8 +1,9 @@
 """An open lake: its folder, settings, catalog and key, and the checks that every command makes.
 
-`Context.open` compares the lake's place with those that its tables name. `Context.writing` takes the locks, refuses
-a copy and a lake that was rolled back, finishes an interrupted key rotation, release or erasure, and records afterwards
-the state that the lake has reached. An interrupted landing is finished by `landing.journal`.
+`Context.open` compares the lake's place with those that its tables name. `Context.writing` refuses a copy and a lake
+that was rolled back, finishes an interrupted key rotation, release or erasure, and records afterwards the state that
+the lake has reached. Within it each command takes its locks (`durable.commands`), and refuses once more what could have
+begun until then. An interrupted landing is finished by `landing.journal`.
 `creation` makes a lake, `places` checks where one may be, `seen` is the record of its last known state outside the
 lake, `runs` the history of commands, `access` the access log.
 """

@@ -60,7 +60,7 @@ class Engine(Protocol):
     ) -> tuple[DataFile, ...]:
         """Returns the files of a table with a row whose column is among the values of a SELECT.
 
-        Stores those of the values that are in a file.
+        The view `view` has those of the values that are in a file, each once, as the column.
         """
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:

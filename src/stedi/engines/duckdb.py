@@ -351,15 +351,7 @@ class DuckDB:
     def files_containing(
         self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
     ) -> tuple[DataFile, ...]:
-        """Returns the files of a table with a row whose column is among the values of a SELECT.
-
-        Args:
-            view: The name of the result: those of the values that are in a file, each once, as the column.
-            files: The files.
-            column: A column of the table.
-            values: A SELECT of one column.
-            table: The table.
-        """
+        """Returns the files of a table with a row whose column is among the values of a SELECT, as `Engine` says."""
         given, name, places = {file.path: file for file in files}, quoted(column), quoted(f"{view}__places")
         if not given:
             self.bind_files(view, (), table=table)

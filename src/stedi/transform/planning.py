@@ -94,16 +94,7 @@ def built_with(states: Mapping[str, TableState], claims: str, graph: Dag) -> tup
 def plan(
     states: Mapping[str, TableState], config: Config, now: int, *, full: bool, graph: Dag, claims: str | None
 ) -> tuple[Step, ...]:
-    """Returns what a build would do to each table, in build order.
-
-    Args:
-        states: The catalog's tables now.
-        config: The lake's settings.
-        now: The start of the build, epoch milliseconds.
-        full: Rebuild whatever the watermarks say.
-        graph: The SQL tables.
-        claims: The lake's `Context.erased_claims`; None compares no table's with them.
-    """
+    """Returns what a build would do to each table, in build order; the arguments are those of `transform.plan`."""
     steps: dict[str, Step] = {}
     for table in graph.tables():
         steps[table.name] = (
