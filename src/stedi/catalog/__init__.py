@@ -187,6 +187,7 @@ class Catalog:
         def planned(state: TableState) -> Commit:
             if once is not None and any(s.summary.get(once) == properties[once] for s in state.snapshots):
                 raise _Made
+            # compactions in between change no row, so what was planned is still right
             if base is not None and all(head != base for head in _same_rows(state)):
                 raise CommitConflict(conflict)
             head = state.current.id if state.current else None
@@ -348,6 +349,7 @@ class Catalog:
         for erasing in changes:
             change = Change("erase", erasing.snapshot, erasing.added, frozenset(erasing.removed), erasing.properties)
             made.append(change)
+            # a tag that moved meanwhile would keep the old files, and with them the rows
             expected |= dict.fromkeys(erasing.refs, erasing.snapshot)
             refs |= dict.fromkeys((*erasing.refs, *(["main"] if erasing.snapshot == base else ())), change.id)
         commit = Commit(expected, tuple(made), refs)
@@ -457,6 +459,7 @@ class Catalog:
             if snapshots.whole(self.path):
                 found = snapshots.listed(self.path)
             else:
+                # with its journals, or SQLite would apply them to the new file
                 for path in self.root.glob(f"{self.path.name}*"):
                     path.rename(path.with_name(f"damaged-{path.name}"))
             self._pointers.create()
@@ -486,6 +489,7 @@ class Catalog:
 
         self._queue.commit(table, planned, lambda state: f"Cannot clear {table}: main has moved.")
         state = self.table(table)
+        # the new empty snapshot has to stay: a table has a `main`
         stay = {*keeping, state.current.id if state.current else 0}
         self.expire(table, [snapshot.id for snapshot in state.snapshots if snapshot.id not in stay])
 

@@ -40,6 +40,7 @@ _DELETE_FILES = ("total-delete-files", "total-position-deletes", "total-equality
 
 
 def _new_id() -> int:
+    # 63 bits: ids are signed in Iceberg, and -1 means none
     return int.from_bytes(os.urandom(8)) >> 1
 
 
@@ -115,8 +116,10 @@ class SnapshotFiles:
         """
         change, table = self._change, self._state.name
         held = manifests.holding(table, self._parent) if self._parent else []
+        # an append opens no manifest: its cost must not grow with the table
         read = [(m, manifests.live(table, self._parent, m)) for m in held if self._parent and change.how != "append"]
         gone = [entry for _, entries in read for entry in entries if self._leaves(entry)]
+        # a path that is not found would leave its rows in the table without a word
         if len(gone) != len(change.leaving):
             missing = len(change.leaving) - len(gone)
             raise LakeError(f"table {table}: {missing} files to remove are not in its current snapshot")

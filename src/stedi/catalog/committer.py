@@ -131,6 +131,7 @@ class Committer:
                     for table, state in states.items():
                         heads = {**state.branches, **state.tags}
                         if any(heads.get(name) != head for name, head in asked[table].expected.items()):
+                            # after a lost race another program has moved it, whatever else the refusal says
                             raise outrun if attempt else CommitConflict(refusal(state))
                     try:
                         self._make([(states[table], asked[table]) for table in planned])
@@ -153,6 +154,7 @@ class Committer:
             try:
                 self._tables.commit(changes)
             except Outrun:
+                # no metadata names them yet
                 for path in (path for _, written in prepared for path in written):
                     path.unlink(missing_ok=True)
                 raise
@@ -160,6 +162,7 @@ class Committer:
     def _prepare(self, state: TableState, asked: Commit) -> tuple[TableChange, list[Path]]:
         """Writes the files of a commit's snapshots; returns it in Iceberg's words, and the files."""
         base = read_metadata(state.metadata[-1])
+        # Iceberg's readers refuse times that run backwards
         at = max(int(time.time() * 1000), metadata.after(base))
         schema = metadata.current_schema(base)
         updates = list[Mapping[str, Any]](metadata.describing(base, asked.comments))

@@ -227,10 +227,12 @@ def append(context: Context, key: Key, plain: list[dict[str, Any]]) -> None:
         folder = root / FOLDER
         durable.folder(folder)
         days = _days(root)
+        # a clock that was set back must not put a line before the one that it follows
         today = max([datetime.now(UTC).date().isoformat(), *(day.stem for day in days[-1:])])
         path = folder / f"{today}.jsonl"
         is_new = not path.exists()
         with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, durable.readable(folder)), "r+b") as stream:
+            # the chain goes on from day to day, and a new day's file is empty
             before = _last(stream) or next(filter(None, map(_last_of, reversed(days))), b"")
             lines, left = [], _left(root)
             for entry in [*left.values(), *plain]:
@@ -307,6 +309,7 @@ def wrong(root: Path, key: Key, lake_id: str, mark: tuple[int, str] = (0, "")) -
         lake_id: Its id.
         mark: The recorded state of the log: number and seal of a line.
     """
+    # `begins` is what the newest note of a trimming says; until then it is line 1
     number, seal, first, begins = 0, "", 0, 1
     seals = {}
     for day in _days(root):
@@ -348,6 +351,7 @@ def trim(context: Context, *, today: date | None = None, dry_run: bool = False) 
         How many lines went, or would.
     """
     root = context.root
+    # whole days go, so that no kept file is ever written again
     oldest = (today or datetime.now(UTC).date()) - timedelta(days=context.config.access_days)
     days = _days(root)
     old = [day for day in days if day.stem < oldest.isoformat()]
@@ -355,6 +359,7 @@ def trim(context: Context, *, today: date | None = None, dry_run: bool = False) 
     if not old or dry_run:
         return sum(1 for day in old for _ in _lines(day))
     lines = sum(1 for day in old for _ in _lines(day))
+    # noted before the days go: a log that begins later without a note was shortened by somebody else
     begins = next((state.parsed(line)["number"] for day in kept for line in _lines(day)), head(root)[0] + 1)
     entry = {"time": _instant(datetime.now(UTC)), "user": operator.name(), "verb": TRIMMED, "role": "", "tables": {}}
     append(context, context.key(), [{**entry, "people": None, "rows": lines, "ended": "done", "first": begins}])

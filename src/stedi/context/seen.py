@@ -132,6 +132,7 @@ def older(mark: Seen, found: Seen, root: Path, key: Key) -> tuple[str, str, str]
     if found.number > mark.number:
         later = journal.entries(root / journal.FOLDER, key, mark.number)
         resets = [entry for entry in later if entry.what == "reset"]
+    # on another machine: this one has not followed it yet
     if resets:
         mark = from_json(resets[-1].content)
     elif found.number < mark.number:
@@ -139,9 +140,11 @@ def older(mark: Seen, found: Seen, root: Path, key: Key) -> tuple[str, str, str]
     elif mark.digest and journal.digest(root, mark.number) != mark.digest:
         return journal.FOLDER, f"entry {mark.number}", "another of that number"
     for name, (version, file) in mark.tables.items():
+        # a table that was made anew begins to count anew, which `Context.accept` records
         there, other = found.tables.get(name, (-1, ""))
         if there < version:
             return name, f"version {version}", f"version {there}" if other else "no such table"
+        # two histories can be equally long: the lake was put back, and has been written since
         if there == version and other != file:
             return name, f"version {version}", "another of that number"
     if found.barred < mark.barred:

@@ -72,6 +72,7 @@ def create(
     key, config, tables = context.key(), context.config, context.catalog.tables()
     version = registry.next_version(context, name)
     place = folder.chosen(context.root, name, version, output)
+    # before any work: it is refused if the public key in the lake is another
     public_key = signatures.publish(context.root, key)
     origin = _origin(config.lake_id, public_key, config.readings, {name: tables[name] for name in _INPUTS})
     identifier = subjects.identifier(key, config.lake_id, f"{name}@{version}")
@@ -114,6 +115,7 @@ def create(
         engine.copy("select * from subjects order by subject", path)
         files.append(File(path.name, path.stat().st_size, len(present), manifest.sha256(path)))
         progress("prove", 0.9)
+        # it reads the files that were written, not the relations that they were written from
         proof.prove(engine, allowed.result(), staged, files, options, spoken, release=f"{name}@{version}")
         account = tuple(rows.account())
         measured = quality.of_release(quality_.result(), of_subject, rows.within(), options)
@@ -141,9 +143,11 @@ def create(
         describe.write(staged, document, measured)
         (staged / manifest.NAME).write_bytes(manifest.text(document))
         about = {"lake": config.lake_id, "at": origin.created, "release": release.release}
+        # last in the folder: it covers every other file
         seal.sign(staged, key, about)
         digest = manifest.sha256(staged / manifest.NAME)
     where = str(Path(options.labels).absolute())
+    # kept outside of the release, which others get; a path can name a person
     if options.labels and not addresses.mentions(where):
         registry.append(context, [registry.Event(release.release, registry.LABELS, None, where, datetime.now(UTC))])
     return Release(
@@ -285,6 +289,7 @@ def _members(
     where = "true"
     if options.purpose == "public":  # rule 3, of the other consent
         where = f"shareWithPublicAsOfDate between '2000-01-01'::timestamptz and instant({started})"
+    # rule 4, of the other consent
     since = context.config.readings == "since-consent" and options.purpose == "public"
     people = engine.rows(
         "select customer_id, email, epoch_ms(shareWithPublicAsOfDate) from customers_trusted "
@@ -303,6 +308,7 @@ def _members(
             f"{release}: subjects who are in another split than in an earlier release: {len(moved):,}: they share a "
             "serial number with somebody who was in a release before them"
         )
+    # another id in each release: two releases of one person cannot be joined by it
     identifier = subjects.identifier(key, context.config.lake_id, release)
     members = [
         Member(customer_id, identifier(marks[customer_id]), decided[marks[customer_id]], public if since else 0)
@@ -338,6 +344,7 @@ def _tied(context: Context, engine: DuckDB, key: Key) -> dict[str, str]:
             "select serialNumber, list(distinct email) from customers_landing where serialNumber is not null "
             "group by serialNumber"
         ):
+            # who shared a device with somebody erased goes into one split with them, and with each other
             claimed = of_serial.get(tombstones.serial(key, serial))
             if claimed is not None:
                 claimed += sorted(set(tombstones.persons(key, emails)))

@@ -72,9 +72,11 @@ class TombstoneFilter:
 
         column, moment = _WHOSE[table]
         whose, at = (rows.column(name).chunk(0) for name in (column, moment))
+        # a few names for thousands of rows: marks are keyed hashes, the dear part
         names = whose.dictionary.to_pylist()
         until = self._until(table, names)
         last = pa.array([until.get(name) for name in names], pa.int64()).take(whose.indices)
+        # null where nobody of that name is erased
         barred = pc.fill_null(pc.less_equal(at, last), False)
         if table == "step_trainer_landing" and (shared := self._shared(names)):
             readings = list(zip(whose.to_pylist(), at.to_pylist(), strict=True))
@@ -83,6 +85,7 @@ class TombstoneFilter:
         changed: dict[str, dict[str, str | None]] = {
             name: dict(self._masked(rows.column(name).chunk(0).dictionary.to_pylist())) for name in _FREE.get(table, ())
         }
+        # a text of unknown fields that mentions somebody goes whole: nobody knows what else it says of them
         changed["_extra"] = dict.fromkeys(self._mentions(rows.column("_extra").chunk(0).dictionary.to_pylist()))
         if not pc.any(barred).as_py() and not any(changed.values()):
             return rows, Counter()
@@ -112,6 +115,7 @@ class TombstoneFilter:
             if kept != lines:
                 rejects.write_bytes(b"".join(kept))
                 rejects = rejects if kept else None
+        # seen = accepted + quarantined + erased must go on to hold
         counts = ready.counts
         less = replace(
             counts,

@@ -84,6 +84,7 @@ def write(
         done = scan(files, scratch, folder, threads=threads, sieve=batch.sieve, progress=progress)
         appends = done.appends
         for table, written in appends.items():
+            # the scanner counts what it reads, Parquet what is written: both must agree
             counted = sum(ready.counts.accepted for ready in done.prepared if ready.file.contract.table == table)
             _check(table, written, counted)
         appends |= _quarantined(engine, done.prepared, batch, folder)
@@ -94,6 +95,7 @@ def write(
         if batch.sieve:
             prepared = [batch.sieve.without(ready, dropped[ready.file.sha256]) for ready in prepared]
         appends |= _quarantined(engine, prepared, batch, folder)
+        # last: what DuckDB has read by name until here must be what was hashed
         held.unchanged()
     return Written(tuple(prepared), appends, tuple(unreadable))
 
@@ -140,6 +142,7 @@ def _write(
     for table in sorted({ready.file.contract.table for ready in prepared if ready.counts.accepted}):
         group = [ready for ready in prepared if ready.file.contract.table == table and ready.counts.accepted]
         progress(f"write {table}", None)
+        # counted before: the typed reader reads the files once more
         expected, gone = sum(ready.counts.accepted for ready in group), Counter[str]()
         sql = rows.accepted(table, group)
         if sieve:

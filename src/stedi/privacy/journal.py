@@ -106,6 +106,7 @@ def append(
     path = _place(root, number)
     durable.folder(path.parent, 0o700)
     try:
+        # by a write that fails if the file is there: a lost lock must not overwrite an entry
         durable.create(path, raw)
     except FileExistsError:
         raise CommitConflict(
@@ -168,6 +169,7 @@ def copy(root: Path, target: Path, after: int) -> None:
     there = {path.name for _, path in _files(target)} if new else set[str]()
     for number, path in new:
         raw = path.read_bytes()
+        # a lake that was rolled back writes the same number again, and its copy must not replace the first
         name = f"{number:08d}-{hashlib.sha256(raw).hexdigest()[:16]}.json"
         if name not in there:
             durable.folder(target, 0o700)

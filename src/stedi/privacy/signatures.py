@@ -206,6 +206,7 @@ def check(envelope: bytes, pem: str | None = None, *, name: str = "the signature
     found = statement.fingerprint
     if pem is not None and fingerprint(pem) != found:
         raise _refused(name, f"one of the key with fingerprint {fingerprint(pem)}", f"one of {found}")
+    # the id is outside of what is signed: a reader may show it, so it must not lie
     if keyid != found:
         raise _refused(name, f"keyid {found}", "another")
     try:
@@ -253,6 +254,7 @@ def _opened(envelope: bytes, name: str) -> tuple[bytes, str, bytes]:
         [entry] = found["signatures"]
         payload, signature = (base64.b64decode(part, validate=True) for part in (found["payload"], entry["sig"]))
         keyid = entry["keyid"]
+        # base64 and JSON can say one thing in many ways, and only one of them was signed here
         same = isinstance(keyid, str) and _envelope(payload, keyid, signature) == envelope
     except (ValueError, KeyError, TypeError):  # every error of base64 is a ValueError
         same = False
@@ -269,6 +271,7 @@ def _statement(payload: bytes, name: str) -> Statement:
         subjects = {}
         for entry in found["subject"]:
             digest = entry["digest"]["sha256"]
+            # readers differ in which of two equal names counts
             if entry["name"] in subjects or not _DIGEST.fullmatch(digest):
                 raise ValueError
             subjects[str(entry["name"])] = digest

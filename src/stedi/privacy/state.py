@@ -86,6 +86,7 @@ def bytes_of(path: Path) -> bytes:
     """
     if s3.is_remote(path):
         return path.read_bytes()
+    # asked before it is opened, since that alone can have effects, and again after it: it can be another by then
     if not stat.S_ISREG(path.stat().st_mode):
         return b""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
@@ -116,6 +117,7 @@ def is_sealed(raw: bytes) -> bool:
 
 def digest(kind: str, lake_id: str, key: Key, plain: bytes) -> str:
     """Returns the HMAC, hex, of some bytes as a kind of thing of one lake."""
+    # with their lengths: "ab" + "c" and "a" + "bc" are not the same
     about = b"".join(len(part).to_bytes(4) + part for part in (kind.encode(), lake_id.encode()))
     return hmac.digest(key.derive(_LABEL), about + plain, "sha256").hex()
 
@@ -141,6 +143,7 @@ def parsed(raw: bytes) -> Any:
     except UnicodeDecodeError:
         raise ValueError("bytes that are not UTF-8") from None
     level = 0
+    # counted first: how deep the parser itself can go depends on who calls it
     for match in _TOKEN.finditer(text) if text.count("[") + text.count("{") > _DEPTH else ():
         level += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
         if level > _DEPTH:
@@ -171,6 +174,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _integer(digits: str) -> int:
+    # to parse a number takes the square of its digits
     if len(digits) > 40:
         raise ValueError("JSON with a number out of range")
     return int(digits)

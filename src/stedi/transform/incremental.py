@@ -67,6 +67,7 @@ class IncrementalBuild:
     def _customers_trusted(self, started: int) -> bool:
         engine, low, high = self._engine, *sorted((started, int(self._session.parameters["build_started"])))
         addresses = "select email as address from customers_landing__added"
+        # a consent date that the clock has passed, in either direction, changes a row that no new record touches
         dated = f"customers_landing where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}"
         if self._any(dated):
             addresses += f" union all select email from {dated}"
@@ -145,6 +146,7 @@ class IncrementalBuild:
             f'(select "timestamp" from accelerometer_landing__added) {near}'
         )
         engine.materialize(
+            # a further claim withholds readings of any age (rule 6): all of such a device are judged again
             "serials__claimed",
             "select distinct serialNumber from (select serialNumber, customer_id from claims__now "
             "except select serialNumber, customer_id from claims__old)",
@@ -164,6 +166,7 @@ class IncrementalBuild:
         self._shared("touched", f"{at_moments} and {_SHARED}")
         known = self._between("sensorReadingTime", "moments__touched", "moment", instants=True)
         engine.materialize(
+            # rows may leave of owners who turned, of newly claimed devices, and where another moved
             "step_trainer_trusted__affected",
             "select customer_id from owners__turned union select customer_id from claims__now "
             "where serialNumber in (select serialNumber from serials__claimed) union "
@@ -185,6 +188,7 @@ class IncrementalBuild:
             "select serialNumber from serials__claimed union select serialNumber from claims__now "
             f"where customer_id in (select customer_id from {affected})",
         )
+        # of other devices only what happened at a moment that something new touches is judged
         among = "serialNumber in (select serialNumber from serials__recomputed)"
         recomputed = self._any("serials__recomputed")
         domain = f"({among} or ({at_moments}))" if recomputed else f"({at_moments})"
@@ -202,6 +206,7 @@ class IncrementalBuild:
             people="people__claiming",
         )
         gains = self._add_new("step_trainer_trusted", fresh)
+        # both counts are over the same readings, so their difference is that of the whole
         [(now,)] = engine.rows("select count(*) from shared_readings__scope where matches <> 1")
         [(before,)] = engine.rows("select count(*) from shared_readings__before where matches <> 1")
         self.withheld = now - before
@@ -217,6 +222,7 @@ class IncrementalBuild:
         for table in (steps, motions):
             engine.view(f"{table}__recomputed", f"select * from {table} where customer_id in {among}")
             engine.view(f"{table}__gained", f"select * from {table}__added where customer_id not in {among}")
+        # old steps with old motions are published already: a pair needs something new on one side
         at_steps = self._between("timestamp", f"{steps}__gained", "epoch_ms(sensorReadingTime)", instants=True)
         at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
         engine.view(f"{motions}__now", f"select * from {motions} where customer_id not in {among} {at_steps}")

@@ -96,6 +96,7 @@ def _distinct(engine: Engine, view: str, sql: str) -> None:
 
 def _motions(engine: Engine, base: AsOf) -> None:
     if not _motions_from_columns(engine, base):
+        # `+ 0` makes 0 of -0: they are one reading, but not the same bits
         one, other = engine.hashes(_MOTION)
         in_time = f"moment >= since or not {base.since_consent}"
         _distinct(
@@ -107,6 +108,7 @@ def _motions(engine: Engine, base: AsOf) -> None:
         )
         _tally(engine, _MOTIONS, ('epoch_us("timestamp")', "x + 0", "y + 0", "z + 0"))
     engine.materialize(
+        # without any row both sums are null, and nothing equals nothing
         "motions_compared",
         "select k.person, coalesce(l.landed, 0) as landed, coalesce(l.timely, 0) as timely, coalesce(l.counted, 0) as "
         "counted, coalesce(f.n, 0) as found, coalesce(l.counted, 0) = coalesce(f.n, 0) and l.one is not "
@@ -116,6 +118,7 @@ def _motions(engine: Engine, base: AsOf) -> None:
     )
     engine.materialize("curated", "select person from motions_compared where counted > 0")
     engine.materialize("motion_sums", "select * from motions_compared where agrees")
+    # only these are joined row by row
     engine.materialize("odd_motions", "select person from motions_compared where not agrees")
     expected.motions(engine, base, among="odd_motions")
     engine.view(
@@ -180,6 +183,7 @@ def _steps(engine: Engine, base: AsOf) -> tuple[str, ...]:
             f"distance from {_STEPS}) group by serialNumber, customer_id",
         )
     engine.materialize(
+        # the sums are of a device; whom its rows name is told by the lowest and the highest of them
         "steps_found",
         "select o.serial, f.* from (select serialNumber, sum(landed)::bigint as found, sum(one) as one, sum(other) as "
         "other, coalesce(sum(landed) filter (where customer_id is not null), 0) as named, min(customer_id) as low, "
@@ -194,6 +198,7 @@ def _steps(engine: Engine, base: AsOf) -> tuple[str, ...]:
         "(f.named = f.found and f.low = o.customer_id and f.high = o.customer_id)) as agrees from owners as o "
         "left join steps_landed as l on o.serial = l.who left join steps_found as f on o.serial = f.serial",
     )
+    # a device that several claim never agrees: of each of its readings, who moved decides (rule 6)
     engine.materialize("step_sums", "select *, 0 as movers from steps_compared where agrees")
     engine.materialize("odd_devices", "select * from devices where serial not in (select serial from step_sums)")
     expected.steps(engine, base, among="odd_devices")

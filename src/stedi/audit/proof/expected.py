@@ -96,8 +96,10 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
 
 def rank(base: AsOf) -> str:
     """Returns the SQL of a value that is greatest for the current one of a customer's records `c` (rules 2 and 3)."""
+    # a date of consent, or of a record, that is still to come is none yet
     in_force = f"c.shareWithResearchAsOfDate between {_FIRST_INSTANT} and {base.started}"
     agrees = f"coalesce({in_force} and not c.lastUpdateDate > {base.started}, false)"
+    # structs compare field by field: the newest record, of equally new ones one that refuses, then any fixed order
     fields = [
         *("updated := c.lastUpdateDate", f"refuses := not {agrees}"),
         *(f"has_{n} := c.{n} is not null, {n} := coalesce(c.{n}, {least})" for n, least in _RANKED.items()),

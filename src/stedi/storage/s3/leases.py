@@ -52,6 +52,7 @@ class Lease:
 
         try:
             self._renewed = _clock()
+            # of two who find it old one writes first, and the tag of the other no longer matches
             held = _held(self._path)
             if held is None:
                 self._tag = self._put(IfNoneMatch="*")
@@ -92,6 +93,7 @@ class Lease:
             try:
                 if not self._lost:
                     self._tag = self._put(IfMatch=self._tag)
+                    # when it was asked, not when it was answered: for S3 the lease may be that old
                     self._renewed = began
             except (FileExistsError, FileNotFoundError):
                 self._lost = True
@@ -103,6 +105,7 @@ class Lease:
         Raises:
             LakeBusy: Somebody may have taken it.
         """
+        # half a lease leaves time for the write that follows the proof
         if not self._lost and _clock() - self._renewed < _LEASE / 2:
             return
         if not self._renew():
