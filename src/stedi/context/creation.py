@@ -54,7 +54,7 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
         lake_id = secrets.token_hex(8)
         key, file = _first_key(lake_id, root, key_file)
         Catalog(root).create()
-        signs_as = signatures.fingerprint(signatures.publish(root, key, anew=True))
+        signs_as = signatures.fingerprint(signatures.publish(root, key, creating=True))
         config = Config(lake_id, key.fingerprint, file, key.version, signs_as=signs_as)
         # the settings come last: a folder that has them is a whole lake
         settings.write(settings.changed(config, readings=readings), root / "lake.toml")

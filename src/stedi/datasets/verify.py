@@ -103,6 +103,7 @@ class _Work:
 
     def done(self) -> Verification:
         manifest, dropped, signer = None, tuple[str, ...](), ""
+        # first what is there, then what was signed: whatever is signed by nobody must be found, too
         self._walk()
         listed = self._sums()
         try:
@@ -148,6 +149,7 @@ class _Work:
         def below(folder: Path, before: str) -> Iterator[tuple[str, os.stat_result]]:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    # a link could show the reader another file than the one that is verified
                     status = entry.stat(follow_symlinks=False)
                     yield f"{before}{entry.name}", status
                     if stat.S_ISDIR(status.st_mode):
@@ -180,6 +182,7 @@ class _Work:
         found: dict[str, str] = {}
         for number, line in enumerate(lines[:-1], start=1):
             match = _LINE.fullmatch(line)
+            # of a name that is listed twice readers could take either sum
             if match is None or match[2] in found or match[2] in (SUMS, SIGNATURE):
                 self._say(SUMS, f"line {number}: expected a checksum and a file of the release, once")
             else:

@@ -138,6 +138,7 @@ def land(
         tables = [name for name, zone in ZONES.items() if zone == "landing"]
         finish = partial(journal.finish, catalog, root / "pending", lambda: key)
         orphans.remove_abandoned(catalog, tables, config.grace_hours * 3600, finish=finish)
+        # of landings that were killed: with the lock held nobody else is at work there
         shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
         landed: list[LandedFile] = []
         skipped: list[Skipped] = []
@@ -146,6 +147,7 @@ def land(
         refused: list[str] = []
         there = [path for path in paths if s3.is_remote(path)]
         here = [path for path in paths if not s3.is_remote(path)]
+        # the lake may lie among the deliveries, and its own files are none
         inside = s3.is_remote(root)
         walked = list(local.walk(here, feed, avoid=None if inside else root))
         found = [item for item in walked if isinstance(item, local.Delivered) and among(item.path)]
@@ -170,6 +172,7 @@ def land(
                 sums = drift.setdefault(name, {})
                 for what, count in counts.items():
                     sums[what] = sums.get(what, 0) + count
+        # a record that has landed may make the customer of a replayed withdrawal known
         if withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
             withdrawal.again(context, key)
         lost: tuple[Unread, ...] = ()
@@ -217,6 +220,7 @@ class _Batch:
             warm = beside.submit(self._catalog.warm)
             inspected = self._inspect(files)
             engine = stack.enter_context(DuckDB.of(self._config, self._commit.scratch / "spill"))
+            # by content, under whatever name: a delivery that is repeated under another name adds nothing
             results, new, fruitless = self._told_apart(engine, inspected)
             if not new:
                 return [results[file.sha256, file.delivered.name] for file in inspected]
@@ -263,6 +267,7 @@ class _Batch:
             if key in results:
                 landed.append(results[key])
             elif file.sha256 in fresh:
+                # the second of two equal files in one landing is as one that had landed before
                 again = file.sha256 in told
                 landed.append(replace(fresh[file.sha256], name=file.delivered.name, already_landed=again))
                 told.add(file.sha256)
@@ -343,6 +348,7 @@ class _Batch:
 
     def _ahead(self, engine: DuckDB, files: Sequence[DataFile], at: int) -> int:
         """Returns how many of the customer records that the batch adds are from the future (rule 3)."""
+        # the bounds of a file's column tell without reading it, which most never need
         later = [file for file in files if int(file.bounds.get("lastUpdateDate", ("", "0"))[1]) > at]
         if not later:
             return 0
@@ -358,6 +364,7 @@ class _Batch:
                 engine, new, batch, commit.scratch, commit.folder, threads=config.threads, progress=self._progress
             )
         folders = {table: commit.folder(table) for table in (*map(_table, CONTRACTS), "quarantine")}
+        # workers only ever add folders of their attempts inside of these
         for folder in folders.values():
             durable.folder(folder)
         shares = distribute.shares(self._workers, new, batch, folders, config.engine_memory)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from stedi._frozen import dataclass, field
 from stedi.catalog import Catalog
 from stedi.context import Context
+from stedi.context.progress import Progress
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.landing import journal, rows
@@ -88,7 +89,7 @@ def withdraw(
     wanted: Sequence[str],
     *,
     now: int | None = None,
-    progress: Callable[[str, float | None], None] = lambda what, share: None,
+    progress: Progress = lambda what, share: None,
 ) -> Withdrawal:
     """Lands a withdrawal for each customer who has not just withdrawn; the next build removes them.
 
@@ -192,6 +193,7 @@ def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None
     before = {person: sorted(instants) for person, instants in wanted.items()}
     for person, instants in (said or {}).items():
         wanted.setdefault(person, set()).update(instants)
+    # an erasure has removed what was said before it; only later withdrawals are still due
     erased = tombstones.read(root, key).people
     wanted = {
         person: left
@@ -207,6 +209,7 @@ def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None
                 batch.commit(key, _write(engine, batch, landed))
             wanted = {person: instants for person, instants in wanted.items() if person not in known}
     after = {person: sorted(instants) for person, instants in sorted(wanted.items())}
+    # last: if this is cut off before, they are landed once more, which `landed_` finds out
     if after != before and after:
         state.write(root / lasting.WAITING, lasting.WAITING, lake_id, key, {"people": after})
     elif before and not after:
@@ -244,6 +247,7 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
         if person in wanted:
             marks[customer_id] = person
     parts = []
+    # one at a time and in order: a customer may have withdrawn, come back, and withdrawn again
     for turn in range(max((len(wanted[person]) for person in marks.values()), default=0)):
         said = [
             (customer_id, sorted(wanted[person])[turn])
@@ -252,6 +256,7 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
         ]
         engine.insert_rows(f"said_{turn}", {"customer_id": "varchar", "at": "bigint"}, said)
         of = f"{CUSTOMER.table} as c join people as p on c.email = p.address join said_{turn} as s using (customer_id)"
+        # the record as it was then: what was delivered later must not be taken into it
         engine.materialize("records", f"select c.*, p.customer_id from {of} where c.lastUpdateDate <= s.at")
         current = tables.rebind(
             selects["current_customers"].sql, {CUSTOMER.table: "records"}, {"build_started": int(time.time() * 1000)}
@@ -308,6 +313,7 @@ def _bind(engine: DuckDB, catalog: Catalog, key: Key, wanted: Sequence[str], era
     engine.materialize(
         "withdrawn",
         "select c.customerName, coalesce(c.email, a.address) as email, c.phone, c.birthDay, c.serialNumber, "
+        # no older than what it withdraws from, even if that is from the future
         f"c.registrationDate, greatest({now}::bigint, c.lastUpdateDate) as lastUpdateDate, "
         "null::bigint as shareWithResearchAsOfDate, c.shareWithPublicAsOfDate, c.shareWithFriendsAsOfDate, "
         "c.customer_id is not null as known "

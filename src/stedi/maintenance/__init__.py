@@ -124,12 +124,14 @@ class _Run:
         states = catalog.tables()
         state = states[name]
         expired, branches = self.expired(states, name, time.time() * 1000), orphans.abandoned_branches(state)
+        # before files are looked for: those of what expires are unused from now on
         if (expired or branches) and state.current:
             catalog.expire(name, expired, branches, base=state.current.id)
             state = catalog.table(name)
         catalog.vouch(state)
         before = time.time() - self._grace
         removed = unused(state, catalog.folder(name), before=before, seen=before)
+        # a suspended landing may still want to commit files that look unused: the fence makes it fail
         if catalog.remote and ALL_ZONES[name] == "landing" and any(file.kind == "data" for file in removed):
             catalog.fence(f"{self.run}-{name}")
             journal.finish(catalog, self._root / "pending", self._key)  # one of the last moment, if there is any
@@ -231,6 +233,7 @@ class _Run:
         oldest = now - self._config.keep_days * 86_400_000
         history = state.history()
         watermarks = _watermarks(states, name)
+        # a build compares its inputs with what they were: it needs the watermark and all that followed
         needed = max((n for n, snapshot in enumerate(history) if snapshot.id in watermarks), default=-1)
         ours = orphans.abandoned_branches(state)
         keep = set(state.pins.values())
@@ -238,6 +241,7 @@ class _Run:
         ends = now if compacted else float("inf")  # when it stopped being what readers see
         for n, snapshot in enumerate(history):
             wanted = n + compacted < self._config.keep_snapshots or ends > oldest
+            # a watermark outweighs the retention: without it the next build would have to rebuild the table
             if n <= needed or (wanted and snapshot.id not in over):
                 keep.add(snapshot.id)
             ends = snapshot.at_ms
@@ -260,6 +264,7 @@ class _Run:
         if ZONES.get(name, "landing") == "landing" or len(history) < 2 or agreeing is None:
             return frozenset()
         latest = now - self._config.history_days * 86_400_000
+        # the time counts from when the rows were taken out, not from when they came in
         if all(snapshot.at_ms >= latest for snapshot in history[:-1]):
             return frozenset()  # nobody was removed before
         files = {snapshot.id: self._catalog.files(states[name], snapshot) for snapshot in history}

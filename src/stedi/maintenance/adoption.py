@@ -87,6 +87,7 @@ def adopt(
         )
     copies.unregister(root)
     rows = snapshots.listed(root / "catalog.db")
+    # tables that name two folders are no copy of one lake: to adopt them would mix two lakes
     homes = {home_of(root, table, location) for table, location in rows.items() if table in ALL_ZONES}
     if len(homes) != 1 or not set(ZONES) <= set(rows):
         raise LakeError(
@@ -104,15 +105,17 @@ def adopt(
         if lock.exists() and lock.stat().st_nlink > 1:
             lock.unlink()
     with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
+        # from here on the folder is half adopted, and a repetition finds the note and what remains to be done
         durable.write(root / NOTE, json.dumps({"home": str(home)}).encode())
         made = {}
         for number, (table, location) in enumerate(rows.items()):
             progress(f"adopt {table}", number / len(rows))
             made[table] = _Table(root, home, table, location).adopt()
-        _part(root, anew=own_id != config.lake_id)
+        _part(root, as_new=own_id != config.lake_id)
         if own_id != config.lake_id:
             _seal(root, key, config.lake_id, own_id)
             _settle(root, config.lake_id, own_id)
+        # last of what decides: the catalog names the new metadata of all tables, or those of none
         _replace(root, made)
         for table, path in made.items():
             checksums.publish(root / ALL_ZONES[table] / table, f"metadata/{path.name}")
@@ -160,10 +163,10 @@ def _of_its_own(root: Path, lake_id: str) -> str:
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _part(root: Path, *, anew: bool) -> None:
+def _part(root: Path, *, as_new: bool) -> None:
     """Separates log and history from those of the original lake: this one starts new ones."""
     for folder in (root / access.FOLDER, root / runs.FOLDER):
-        if anew:
+        if as_new:
             durable.remove_tree(folder)
         elif folder.is_dir():
             for path in [path for path in folder.iterdir() if path.is_file() and path.stat().st_nlink > 1]:
@@ -220,6 +223,7 @@ def _replace(root: Path, made: Mapping[str, Path]) -> None:
         os.replace(beside, root / "catalog.db")
     finally:
         beside.unlink(missing_ok=True)
+    # SQLite would apply them to the new file
     for ending in ("-journal", "-wal", "-shm"):  # of the old one
         (root / f"catalog.db{ending}").unlink(missing_ok=True)
     durable.sync(root)
@@ -309,7 +313,7 @@ class _Table:
             return {**entry, "manifest_path": path, "manifest_length": length}
 
         name = f"snap-{uuid.uuid4()}.avro"
-        return snapshots.uri(self._write(name, self._anew(location, listed)))
+        return snapshots.uri(self._write(name, self._changed(location, listed)))
 
     def _manifest(self, location: str) -> tuple[str, int]:
         """Rewrites a manifest, once, and returns its new location and its size."""
@@ -319,7 +323,7 @@ class _Table:
             return {**entry, "data_file": {**file, "file_path": snapshots.uri(self._here(file["file_path"]))}}
 
         if location not in self._manifests:
-            content = self._anew(location, named)
+            content = self._changed(location, named)
             path = self._write(f"{uuid.uuid4()}-m0.avro", content)
             self._manifests[location] = snapshots.uri(path), len(content)
         return self._manifests[location]
@@ -330,7 +334,7 @@ class _Table:
             out.write(content)
         return path
 
-    def _anew(self, location: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    def _changed(self, location: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
         """Returns an Avro file of the same schema and properties, with every record changed."""
         import fastavro
 

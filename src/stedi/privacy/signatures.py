@@ -83,20 +83,20 @@ def fingerprint(pem: str) -> str:
     return hashlib.sha256(_raw(pem)).hexdigest()
 
 
-def publish(root: Path, key: Key, *, anew: bool = False) -> str:
+def publish(root: Path, key: Key, *, creating: bool = False) -> str:
     """Returns the lake's public key, PEM, and writes `keys/sign.pub` where it is not there yet.
 
     Args:
         root: The lake's folder.
         key: The lake's key.
-        anew: Whether the lake is being created: an existing file is then left over from an interrupted creation.
+        creating: Whether the lake is being created: an existing file is then left over from an interrupted creation.
 
     Raises:
         LakeError: The file exists and contains another key.
     """
     pem, path = public_key(key), root / PUBLIC_KEY
     try:
-        found = None if anew else durable.content(path, _LARGEST)
+        found = None if creating else durable.content(path, _LARGEST)
     except FileNotFoundError:
         found = None
     if found is None:

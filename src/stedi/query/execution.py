@@ -342,6 +342,7 @@ class _Worker:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(held)
             raise
+        # a reader that is dropped half-way ends its process, too
         self._end = weakref.finalize(self, _end, self._process, self._errors, folder, held, self._tally)
         assert self._process.stdout is not None
         self._pipe = io.BufferedReader(_Pipe(self._process.stdout.fileno(), limits.seconds), 1 << 20)
@@ -363,6 +364,7 @@ class _Worker:
         """Returns the next line of the process, which is JSON."""
         with self._translated():
             line = self._pipe.readline()
+        # a process that was killed leaves half a line, which could be JSON all the same
         if not line.endswith(b"\n"):
             self._finish()
             raise QueryFailed("The query was stopped before its first row. Run it again.")
@@ -443,6 +445,7 @@ class _Worker:
             raise QueryFailed("The query was closed before its last row.")
         self._tally.how = "failed"
         try:
+            # it has closed its output, so that it has no more to do than to end
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
             self.close()
@@ -450,6 +453,7 @@ class _Worker:
                 "The query was stopped: its process did not end after the last row. Run it again."
             ) from None
         self._errors.seek(0)
+        # a query that fills its errors must not fill this process
         said = self._errors.read(100_000).decode("utf-8", "replace")
         error = _said(said) if code else None
         self._tally.how = "done" if code == 0 else "refused" if isinstance(error, QueryRefused) else "failed"
