@@ -176,6 +176,7 @@ def vouched(path: Path) -> str | None:
     """Returns the recorded SHA-256 of a metadata file, or None: other programs' commits have none."""
     content = _content(path.parent.parent)
     at = content.rfind(f"  {path.parent.name}/{path.name}\n".encode())
+    # a search for the name, not a parse of every line: each metadata file that is read asks for its sum
     found = content[max(0, at - 64) : at]
     return found.decode() if re.fullmatch(rb"[0-9a-f]{64}", found) else None
 
@@ -207,6 +208,7 @@ def _append(folder: Path, lines: bytes, *, sync: bool) -> None:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             lines = b"\n" + lines  # the last writer's line was torn
+        # in one call: with O_APPEND lines of two processes do not mix
         written = os.write(descriptor, lines)
         if written != len(lines):
             raise OSError(28, "No space left on device", str(path))

@@ -105,6 +105,7 @@ def changed(base: Mapping[str, Any], updates: Updates, *, location: str, at: int
     made = dict(base)
     for update in updates:
         _ACTIONS[update["action"]](made, update, at)
+    # a commit that changes nothing makes no new metadata file
     if made == base:
         return made
     most = max(1, int(base.get("properties", {}).get(_VERSIONS, 100)))

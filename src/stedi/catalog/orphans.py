@@ -71,6 +71,7 @@ def unused(
     for part in below if below is not None else (folder / "data", folder / "metadata"):
         search.add(part, before)
     roots = _roots(folder / "metadata", seen)
+    # first what costs no reading; manifests are read only while something is left to explain
     search.keep((*state.metadata, *roots))
     search.keep_used([snapshot for snapshot in reversed(state.snapshots) if snapshot.id not in without], committed=True)
     if search.found:
@@ -108,6 +109,7 @@ def remove_abandoned(
         known = {s.summary.get(f"stedi.{run}") for s in state.snapshots for run in _RUNS}
         entries = [(entry, RUN.match(entry.name)) for entry in folder.iterdir()] if folder.is_dir() else []
         strays = [entry for entry, run in entries if run is None or run[0] not in known]
+        # in most lakes there are none, and then no manifest is read
         if strays:
             now = time.time()
             try:
@@ -120,6 +122,7 @@ def remove_abandoned(
                 found = unused(catalog.table(name), catalog.folder(name), before=now, seen=now - grace, below=strays)
             gone = {file.path for file in found}
             for stray in strays:
+                # all or nothing: of a folder of which something is used, `maintain` removes the rest
                 if all(entry.path in gone for entry in durable.entries(s3.at(durable.real(stray)))):
                     durable.remove_tree(stray)
 
@@ -151,6 +154,7 @@ class _Search:
         """
         for location in locations:
             folder, name = os.path.split(local_path(location))
+            # two spellings of a folder are one: a name alone does not say whether a file is in use
             real = self._real(folder)
             if not real.startswith(self._folder + os.sep):
                 self._refuse(real)

@@ -260,7 +260,9 @@ def read_table(name: str, metadata_location: str) -> TableState:
             raise ValueError("another format version")
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
         log = tuple((e["timestamp-ms"], e["snapshot-id"]) for e in metadata.get("snapshot-log", []))
+        # reversed: of a snapshot that was `main` twice, the first time counts
         seen = {snapshot_id: when for when, snapshot_id in reversed(log)}
+        # by sequence number, not by time: clocks differ from machine to machine
         described = sorted(metadata.get("snapshots", []), key=lambda s: s["sequence-number"])
         named = (metadata["location"], *(s["manifest-list"] for s in described))
         folder, *lists = own(name, metadata_location, named)

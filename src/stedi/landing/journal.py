@@ -77,6 +77,7 @@ class Commit:
 
     def commit(self, key: Key, appends: Appends, replaces: Appends | None = None) -> None:
         """Writes the journal of the written files, then commits them; see `write` and `apply`."""
+        # before the journal is written: it may be on disk although the write failed
         self._named = True
         pending = write(self._pending, self.id, appends, replaces, key=key, base=self.planned)
         self._journalled = True  # from here on the journal decides, not this process
@@ -165,6 +166,7 @@ def finish(catalog: Catalog, folder: Path, key: Callable[[], Key]) -> int:
     for partial in folder.glob(".*.partial"):
         partial.unlink()
     journals = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    # in the order of their batches, which their names have
     for path in journals:
         try:
             apply(catalog, path, key())
@@ -223,6 +225,7 @@ def apply(catalog: Catalog, path: Path, key: Key) -> None:
     for table, files in replaces.items():
         before = states[table]
         if not committed(table) and before.current is not None:
+            # all files of now: the journal holds what the whole table becomes
             leaving = [file.path for file in catalog.files(before)]
             catalog.discard(table, batch)
             staged = catalog.stage(table, files, leaving, {_BATCH: batch}, branch=batch, base=before.current.id)

@@ -104,6 +104,7 @@ class Key:
 
     def follows(self, key: Key) -> bool:
         """Returns whether this is another key, and remembers that one and all before it."""
+        # of a key that does not remember one before it, what was sealed under that could never be checked
         known = {each.secret for each in self.earlier}
         return self.secret not in {each.secret for each in key.every()} and known >= {k.secret for k in key.every()}
 
@@ -130,6 +131,7 @@ def _mac(secret: bytes) -> Callable[[bytes], bytes]:
 
 @lru_cache(256)
 def _subkey(secret: bytes, label: str) -> bytes:
+    # extract, then expand: one block is enough for 32 bytes
     extracted = hmac.digest(bytes(32), secret, "sha256")
     return hmac.digest(extracted, label.encode() + b"\x01", "sha256")
 
@@ -181,6 +183,7 @@ def from_file(path: Path) -> Key:
             f"pseudonym key {path}: expected a readable file, found {found}; restore it from its backup "
             f"or set {VARIABLE}"
         ) from error
+    # whoever reads the key can tell from pseudonyms whose they are
     if stat.S_IMODE(mode) & 0o077:
         raise KeyRefused(
             f"pseudonym key {path}: expected mode 0600, found {stat.S_IMODE(mode):04o}; run `chmod 600` on it"

@@ -45,6 +45,7 @@ def mark(key: Key, what: str, *parts: object) -> str:
         what: The kind of thing; marks of different kinds differ.
         parts: What identifies it among others of its kind.
     """
+    # NUL divides the kind from the parts: marks of two kinds are never of one text
     text = "\0".join((what, *map(str, parts)))
     return _digester(key)(text.encode("utf-8", "surrogatepass"))[:16].hex()
 
@@ -156,6 +157,7 @@ class Tombstones:
             return True
         texts = decoding.texts(raw)
         instants = [int(digits) for digits in _INSTANT.findall("\n".join(texts))]
+        # the record as it was delivered; the others are it decoded
         owner = tokens.owner(texts[0])
         if owner is not None:
             until = [self.people.get(person(key, name), 0) for name in (owner, tokens.visible(owner))]
@@ -167,6 +169,7 @@ class Tombstones:
                 return True
             until = [self.people.get(person(key, name), 0) for name in named]
             until += [self.serials.get(serial(key, name), 0) for name in named]
+        # without an instant it may be of any time: then it stays out
         last = max(until, default=0)
         return last > 0 and not (instants and min(instants) > last)
 
@@ -195,6 +198,7 @@ class Tombstones:
         if not found:
             return text
         kept = tokens.masked(text, map(tokens.folded, found))
+        # what remains can be an address by itself, or in another reading
         still = any(self._named(key, reading) for reading in tokens.readings(kept))
         return tokens.ERASED if still else kept
 
@@ -282,6 +286,7 @@ def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int, told:
     if key.version == 1 and not state.is_sealed(raw):
         return _of_before(root, key, lake_id, raw)
     found = from_json(state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE))
+    # an older file under a valid seal would let everybody come back who was erased since
     for name in sorted(receipts.names(root) - found.erasures.keys()):
         if receipts.holds(receipts.listed_as(root, name), key, lake_id):
             raise _damaged(f"the newest, which name the erasure {name}", "older ones")

@@ -261,6 +261,7 @@ class Decoded(io.RawIOBase):
     def _next(self) -> bytes:
         piece = self._stream.read(1 << 17)
         self._ended = not piece
+        # 32 bytes of ASCII in a row are 16 rare characters of UTF-16: a second file was appended
         if _PLAIN.search(self._tail + piece):
             raise refused(self._name, f"{self._encoding.upper()} and another encoding in one file")
         self._tail = piece[-_OVERLAP:]

@@ -14,6 +14,7 @@ from stedi._frozen import dataclass, field
 
 _SPACE = b" \t\r\n"
 _AFTER_STRING = b" \t\r\n:,}]"
+# possessive (`++`, `*+`): what a record of hostile text costs must not grow with its square
 _TOKEN = re.compile(rb"""[ \t\r\n]*+("[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(")?+|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]++)""")
 _GARBAGE_END = re.compile(rb'\n|\{(?=[ \t\r\n]*+")')
 _PLAIN_RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+")*+')
@@ -66,6 +67,7 @@ class Brackets:
         """
         if not self.open:
             return False
+        # the place of an element: a value may stand here, but a record within arrays alone is one of its own
         if self.before == 0x5B or (self.before == 0x2C and self.open[-1] == 0x5B):
             return not self.objects and not self.uncounted_objects
         return self.before != 0x3A or first_column
@@ -151,6 +153,7 @@ def broken_value(data: bytes, start: int, stop: int) -> Extent:
                 # Escaped quotes stay behind, so that no text is looked at more than twice.
                 at = max(token, data.rfind(b'\\"', token, at - 1) + 1) + 1
         elif byte in b"{[":
+            # both must say so: what looks like a record can be a value, and what cannot be a value can be damage
             if state.is_foreign(data[token - 1 : token] == b"\n") and begins_records(data, token):
                 return Extent(end, Ending.CUT, state)
             if byte == 0x5B and state.is_stray():
