@@ -132,10 +132,10 @@ def test_an_append_adds_rows_and_says_what_it_was_told(catalog: Catalog, engine:
 def test_two_writers_append_beside_each_other(lake: Lake, engine: DuckDB, write: Writer) -> None:
     one, other = lake.catalog, Catalog(lake.root)
     first, second = write("a"), write("b")
-    load, loaded = other._queue._load, [other._queue._load(TABLE)]
+    load, loaded = other._committer._load, [other._committer._load(TABLE)]
     one.append(TABLE, first, {})
     # it still sees the table of before, once
-    other._queue._load = lambda table: loaded.pop() if loaded else load(table)  # type: ignore[method-assign]
+    other._committer._load = lambda table: loaded.pop() if loaded else load(table)  # type: ignore[method-assign]
     other.append(TABLE, second, {})
     assert people(engine, one) == ["a", "b"]
 

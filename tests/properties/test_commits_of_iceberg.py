@@ -268,7 +268,7 @@ def handed_over(patch: pytest.MonkeyPatch) -> None:
 def test_any_series_of_changes_is_committed_as_pyiceberg_commits_it(seed: int) -> None:
     with quick.folder() as folder, pytest.MonkeyPatch.context() as patch:
         ours, theirs = Side(folder / "ours"), Side(folder / "theirs")
-        theirs.catalog._queue = IcebergCommitter(theirs.catalog)  # type: ignore[assignment]
+        theirs.catalog._committer = IcebergCommitter(theirs.catalog)  # type: ignore[assignment]
         handed_over(patch)
         series, told = Series(Random(seed), ours, theirs), []
         for _ in range(12):

@@ -70,7 +70,7 @@ class Catalog:
         self.root = root
         self.remote = Remote(root) if s3.is_remote(root) else None
         self._pointers = Pointers(self.path, _PATIENCE)
-        self._queue = Committer(root, self.remote or Local(self._pointers))
+        self._committer = Committer(root, self.remote or Local(self._pointers))
 
     @property
     def path(self) -> Path:
@@ -93,7 +93,7 @@ class Catalog:
             paths = s3.each(lambda name: new_table.empty(self.folder(name), name, _PROPERTIES), new)
             self.remote.enter({name: str(path) for name, path in paths})
             return
-        with self._queue.answering("a new lake"):
+        with self._committer.answering("a new lake"):
             self._pointers.create()
             missing = [name for name in tables if self._pointers.location(name) is None]
             made = {name: new_table.empty(self.folder(name), name, _PROPERTIES) for name in missing}
@@ -196,7 +196,7 @@ class Catalog:
 
         files = tuple(files)
         try:
-            [made] = self._queue.commit(table, planned, lambda state: conflict)
+            [made] = self._committer.commit(table, planned, lambda state: conflict)
             return made
         except _Made:  # by the process that took over from this one
             return None
@@ -247,7 +247,7 @@ class Catalog:
 
     def _stage(self, table: str, change: Change, branch: str) -> None:
         commit = Commit({"main": change.parent, branch: None}, (change,), {branch: change.id})
-        self._queue.commit(table, partial(_as_is, commit), partial(_moved, "stage", table, change.parent))
+        self._committer.commit(table, partial(_as_is, commit), partial(_moved, "stage", table, change.parent))
 
     def publish(self, table: str, *, branch: str, staged: int, base: int) -> None:
         """Makes a staged snapshot `main` and drops its branch, in one step, if `main` is still `base`.
@@ -256,7 +256,7 @@ class Catalog:
             CommitConflict: `main` has moved; nothing was changed.
         """
         commit = Commit({"main": base, branch: staged}, refs={"main": staged, branch: None})
-        self._queue.commit(table, lambda state: commit, partial(_moved, "publish", table, base))
+        self._committer.commit(table, lambda state: commit, partial(_moved, "publish", table, base))
 
     def publish_all(self, changes: Mapping[str, Change], *, branch: str) -> None:
         """Makes changes to several tables their `main`, if that is still what each was worked out from.
@@ -276,7 +276,7 @@ class Catalog:
             self._publish_each(changes, branch)
             return
         commits = {name: Commit({"main": made.parent}, (made,), {"main": made.id}) for name, made in changes.items()}
-        self._queue.commit_all(
+        self._committer.commit_all(
             {name: partial(_as_is, commit) for name, commit in commits.items()},
             lambda state: _moved("publish", state.name, changes[state.name].parent, state),
         )
@@ -298,7 +298,7 @@ class Catalog:
             # the branch is dropped with its snapshot; time travel to a snapshot without files would fail
             return Commit({branch: head}, dropped=() if head is None else (head,))
 
-        self._queue.commit(table, planned, lambda state: f"Cannot discard {branch} of {table}: it has moved.")
+        self._committer.commit(table, planned, lambda state: f"Cannot discard {branch} of {table}: it has moved.")
 
     def replace(
         self,
@@ -327,7 +327,7 @@ class Catalog:
         change = Change("replace", base, tuple(added), frozenset(removed), properties)
         commit = Commit({"main": base}, (change,), {"main": change.id})
         conflict = f"Cannot compact {table}: main has moved. Run `stedi maintain` again."
-        self._queue.commit(table, lambda state: commit, lambda state: conflict)
+        self._committer.commit(table, lambda state: commit, lambda state: conflict)
         return change.id
 
     def erase(self, table: str, changes: Sequence[Erasing], *, base: int) -> None:
@@ -354,7 +354,7 @@ class Catalog:
             refs |= dict.fromkeys((*erasing.refs, *(["main"] if erasing.snapshot == base else ())), change.id)
         commit = Commit(expected, tuple(made), refs)
         conflict = f"Cannot erase from {table}: it has moved. Run `stedi erase --resume`."
-        self._queue.commit(table, lambda state: commit, lambda state: conflict)
+        self._committer.commit(table, lambda state: commit, lambda state: conflict)
 
     def tag(self, table: str, name: str, snapshot: int) -> None:
         """Creates a tag for a snapshot of a table.
@@ -369,7 +369,7 @@ class Catalog:
                 raise CommitConflict(conflict)
             return Commit({name: None}, refs={name: snapshot}, kind="tag")
 
-        self._queue.commit(table, planned, lambda state: conflict)
+        self._committer.commit(table, planned, lambda state: conflict)
 
     def untag(self, table: str, name: str, snapshot: int) -> None:
         """Drops a tag, if it still pins a snapshot; `expire` drops that when nothing else names it.
@@ -379,7 +379,7 @@ class Catalog:
         """
         commit = Commit({name: snapshot}, refs={name: None})
         conflict = f"Cannot untag {table}: another program came first. Run the command again."
-        self._queue.commit(table, lambda state: commit, lambda state: conflict)
+        self._committer.commit(table, lambda state: commit, lambda state: conflict)
 
     def undescribed(self) -> tuple[str, ...]:
         """Returns the tables whose schema has no or outdated descriptions of columns."""
@@ -392,7 +392,7 @@ class Catalog:
         """Writes this version's descriptions of columns to a table's schema; rows and snapshots do not change."""
         from stedi.schema.descriptions import comments
 
-        self._queue.commit(table, lambda state: Commit({}, comments=comments(table)), lambda state: "")
+        self._committer.commit(table, lambda state: Commit({}, comments=comments(table)), lambda state: "")
 
     def vouch(self, state: TableState) -> None:
         """Records the checksum of metadata in which another program has changed only its own tags and branches.
@@ -404,7 +404,7 @@ class Catalog:
         folder, path = self.folder(state.name), snapshots.local_path(state.metadata[-1])
         if checksums.expected(folder, [path]) or not is_ours_but_for_pins(folder, path):
             return
-        with self._queue.alone():
+        with self._committer.alone():
             checksums.record(folder, [(checksums.name_in(folder, path), checksums.digest(path)[0])])
             checksums.publish(folder, checksums.name_in(folder, path))
 
@@ -412,7 +412,7 @@ class Catalog:
         """Rewrites the catalog's file so that no page contains deleted data; commits wait for it."""
         if self.remote:
             return
-        with self._queue.alone():
+        with self._committer.alone():
             snapshots.vacuum(self.path)
             durable.sync(self.root)
 
@@ -437,12 +437,12 @@ class Catalog:
             return Commit(expected, refs=unnamed, dropped=tuple(s.id for s in state.snapshots if s.id in gone))
 
         conflict = f"Cannot expire in {table}: main has moved. Run `stedi maintain` again."
-        self._queue.commit(table, planned, lambda state: conflict)
+        self._committer.commit(table, planned, lambda state: conflict)
 
     def prune(self, table: str) -> None:
         """Removes the checksums of removed files; this program's commits wait for it."""
         folder = self.folder(table)
-        with self._queue.alone():
+        with self._committer.alone():
             there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
             checksums.prune(folder, there.__contains__)
 
@@ -454,7 +454,7 @@ class Catalog:
         """
         if self.remote:
             return ()
-        with self._queue.alone():
+        with self._committer.alone():
             found = dict[str, str]()
             if snapshots.whole(self.path):
                 found = snapshots.listed(self.path)
@@ -487,7 +487,7 @@ class Catalog:
             change = Change("overwrite", None)
             return Commit({"main": state.current.id if state.current else None}, (change,), {"main": change.id})
 
-        self._queue.commit(table, planned, lambda state: f"Cannot clear {table}: main has moved.")
+        self._committer.commit(table, planned, lambda state: f"Cannot clear {table}: main has moved.")
         state = self.table(table)
         # the new empty snapshot has to stay: a table has a `main`
         stay = {*keeping, state.current.id if state.current else 0}
@@ -504,7 +504,7 @@ class Catalog:
 
     def warm(self) -> None:
         """Imports what a commit needs, so that it can happen beside other work."""
-        self._queue.warm()
+        self._committer.warm()
 
 
 class _Made(Exception):

@@ -353,16 +353,16 @@ class _Erasure:
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
-            whereabouts = SubjectRows(engine, catalog, key, self._pending, self._workers, before, self._then)
+            subject_rows = SubjectRows(engine, catalog, key, self._pending, self._workers, before, self._then)
             found, judged = self._pending.found, None
             if found is None:
-                found, judged = _judged(whereabouts, catalog)
+                found, judged = _judged(subject_rows, catalog)
             took = Tombstones(erasures={self._pending.run: self._pending.people})
             found = replace(found, tombstones=found.tombstones | took)
             warm.result()
         if self._pending.found is None:
             found = replace(found, known=_known(root, before, self._pending.people, found))
-            heads = {name: state.current.id for name, state in whereabouts.states.items() if state.current}
+            heads = {name: state.current.id for name, state in subject_rows.states.items() if state.current}
             self._keep(found=found, heads=heads)  # from here on it will happen
         known = before | found.tombstones
         tombstones.write(root, key, known)
@@ -372,11 +372,11 @@ class _Erasure:
         self._progress("rewrite delivered files", None) if self._pending.inbox else None
         temporary = durable.scratch(root) / self._pending.run
         rewritten, kept = deliveries.rewrite(
-            self._pending.inbox, whereabouts.traces, frozenset(moments), root, temporary, engine
+            self._pending.inbox, subject_rows.traces, frozenset(moments), root, temporary, engine
         )
         if self._pending.inbox and found.known is not None:
             # somebody with data in delivered files only, not landed yet
-            found = replace(found, known=tuple(sorted({*found.known, *whereabouts.traces.met()})))
+            found = replace(found, known=tuple(sorted({*found.known, *subject_rows.traces.met()})))
             self._keep(found=found)
         self._progress("rewrite releases", None)
         context = Context(root, self._config)
@@ -385,7 +385,7 @@ class _Erasure:
         )
         memory = self._config.engine_memory
         claims = known.claims_digest(key)
-        work = Removal(engine, catalog, whereabouts, self._pending, found, self._workers, memory, claims)
+        work = Removal(engine, catalog, subject_rows, self._pending, found, self._workers, memory, claims)
         removed = {}
         names = list(catalog.tables())
         for number, name in enumerate(names):
@@ -422,10 +422,10 @@ class _Erasure:
         left = {s3.at(path) for path in evidence}
         # texts of other programs are not stored: a resumed erasure has only their counts
         judged = judged or Foreign(frozenset(), found.foreign, ())
-        others = foreign.reread(catalog, whereabouts.traces, judged)
+        others = foreign.reread(catalog, subject_rows.traces, judged)
         looked = search_lake(
             root,
-            replace(whereabouts.traces, foreign=others.texts),
+            replace(subject_rows.traces, foreign=others.texts),
             engine,
             without=left,
             held=mine,
@@ -542,10 +542,10 @@ class _Erasure:
         )
 
 
-def _judged(whereabouts: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign]:
+def _judged(subject_rows: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign]:
     """Returns the result of the first phase, and texts of other programs in the catalog."""
-    found = whereabouts.found()
-    others = foreign.read(catalog, whereabouts.traces)
+    found = subject_rows.found()
+    others = foreign.read(catalog, subject_rows.traces)
     return replace(found, foreign=others.places), others
 
 

@@ -52,9 +52,9 @@ class Removal:
     """The second phase of one erasure.
 
     Args:
-        engine: The session in which `whereabouts` created its relations.
+        engine: The session in which `subject_rows` created its relations.
         catalog: The lake's tables.
-        whereabouts: Where the customers' rows are.
+        subject_rows: Where the customers' rows are.
         pending: The erasure, after its first phase.
         found: The result of that phase.
         workers: The workers that rewrite files; by default this process.
@@ -66,14 +66,14 @@ class Removal:
         self,
         engine: DuckDB,
         catalog: Catalog,
-        whereabouts: SubjectRows,
+        subject_rows: SubjectRows,
         pending: Pending,
         found: Found,
         workers: Workers | None,
         memory: str,
         claims: str,
     ) -> None:
-        self._engine, self._catalog, self._whereabouts = engine, catalog, whereabouts
+        self._engine, self._catalog, self._subject_rows = engine, catalog, subject_rows
         self._run, self._started, self._found = pending.run, pending.started, found
         self._workers, self._memory, self._claims = workers, memory, claims
 
@@ -183,7 +183,7 @@ class Removal:
 
     def _leaving(self, name: str) -> Leaving | None:
         """Returns the values that identify the rows to remove; None if there are none or other rows change too."""
-        if any(self._whereabouts.masked(name, column.name) for column in ALL_COLUMNS[name]):
+        if any(self._subject_rows.masked(name, column.name) for column in ALL_COLUMNS[name]):
             return None
         match _TOLD_BY.get(name):
             case None:
@@ -222,7 +222,7 @@ class Removal:
         if name == "landed_files":
             return self._ledger(rewritten)
         columns = [
-            self._whereabouts.masked(name, column.name) or f"leaving.{quoted(column.name)}"
+            self._subject_rows.masked(name, column.name) or f"leaving.{quoted(column.name)}"
             for column in ALL_COLUMNS[name]
         ]
         return f"select {', '.join(columns)} from leaving where not ({SUBJECT_PREDICATES[name]})"
