@@ -78,6 +78,7 @@ def prove(
         f"select a.person, a.subject, a.customer_id, {since} as since, p.first from allowed as a join members as b "
         "on a.subject = b.subject join present as p on b.person = p.person",
     )
+    # from the files as they lie, not from the relations that they were written from
     _written(engine, folder, files, options)
     counts = {
         "consent": "select count(*) from written where subject not in (select subject from allowed where consents)",
@@ -103,8 +104,10 @@ def prove(
     order = [name for name in _MEANINGS if name in counts]
     [counted] = engine.rows("select " + ", ".join(f"({counts[name]}) as {name}" for name in order))
     found = dict(zip(order, counted, strict=True))
+    # counted by hash first, which is cheap; only what that finds is looked at again
     if found.get("window"):
         found["window"] = engine.rows(_equal_by_more_than_chance(folder, files, options))[0][0]
+    # values are compared last: that takes longest, and a release that may not be is refused sooner
     if not any(found.values()):
         values = _Values(engine, allowed, folder, files, options, spoken)
         found |= {"owner": values.off(), "filled": values.filled(), "label": values.mislabelled()}

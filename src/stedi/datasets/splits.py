@@ -47,6 +47,7 @@ def groups(devices: Iterable[Iterable[str]]) -> dict[str, str]:
 
     def top(mark: str) -> str:
         while above.setdefault(mark, mark) != mark:
+            # half of the way is left out each time (union-find), so that long chains stay cheap
             above[mark] = above[above[mark]]
             mark = above[mark]
         return mark
@@ -57,6 +58,7 @@ def groups(devices: Iterable[Iterable[str]]) -> dict[str, str]:
             if first is None:
                 first = top(mark)
             else:
+                # the smaller mark represents, so that the order of the devices does not matter
                 one, other = sorted((top(first), top(mark)))
                 above[other] = one
     return {mark: top(mark) for mark in list(above)}
@@ -94,6 +96,7 @@ def decided(
         asked = people if len(people) > 1 or amounts is not None else ()
         known = {mark: was for mark in asked if (was := before(mark))}
         if known:
+            # whoever was handed out first: their earlier releases cannot be taken back
             oldest = min(known, key=lambda mark: (known[mark][0], number(mark)))
             of_group[group] = known[oldest][1]
             moved |= {mark for mark, was in known.items() if was[1] != of_group[group]}
@@ -139,6 +142,7 @@ def _stratified(
                 if n
             )
 
+        # an equal distance goes to the first split, so that the same people give the same splits
         split = min((at for at, share in enumerate(shares) if share > 0), key=farther)
         have[split].update(amounts[group])
         given.update(amounts[group])

@@ -159,6 +159,7 @@ class _Output:
                 (self._writer or self._begin(schema)).write_table(table, row_group_size=ROWS)
         self.columns.clear()
         self.flushed += 1
+        # only between row groups: a file is as large as a build would make it
         if self.flushed % self._groups == 0:
             self.finish()
 
@@ -166,6 +167,7 @@ class _Output:
         import pyarrow.parquet as pq
 
         self._path = self._folder / f"{self._name}-{len(self.files)}.parquet"
+        # never over another file, whatever the folder holds
         self._path.touch(exist_ok=False)
         self._metadata, self._nulls = [], Counter(dict.fromkeys(self._names, 0))
         # a text of every record is searched by file, not by row group: bounds for each would cost too much
@@ -348,6 +350,7 @@ class _Run:
         """Scans one file, or one piece of one."""
         place, piece = part.place, part.piece
         file, name = self._files[place], self._files[place].delivered.name
+        # rows that are taken cannot be given back: a file that turns out unreadable then spoils the pass
         before = output.flushed, len(output.columns)
         output.columns.begin(file.sha256)
         alone = len(self._parts[place]) == 1

@@ -86,6 +86,7 @@ def judge_condition(sql: str) -> Judgement:
     more = {"group_expressions", "group_sets", "having", "qualify", "sample", "cte_map"} & {
         name for name, found in node.items() if found not in ({}, {"map": []}, [], None)
     }
+    # a condition that closes the parenthesis early would make another statement
     if not plain or more or [m.get("type") for m in node.get("modifiers", ())] != ["LIMIT_MODIFIER"]:
         # the condition is not repeated, since it may name people
         raise QueryRefused("Expected a single condition, as after WHERE, found more than that. Nothing was run.")
@@ -154,6 +155,7 @@ def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
 
 def _judged(tree: dict[str, Any], system: frozenset[str], *, parameters: bool = False) -> Judgement:
     walk = _Walk(system, parameters=parameters)
+    # a list of what is allowed: what a later DuckDB adds is refused until somebody has judged it
     walk.over(tree)
     return Judgement(frozenset(walk.tables), walk.needed(), _has_one_row(tree.get("node", {})))
 
@@ -211,6 +213,7 @@ class _Walk:
         Raises:
             QueryRefused: It reaches beyond tables.
         """
+        # a list, not recursion: a statement may be nested deeper than the stack of this process
         todo: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
         while todo:
             node, scope = todo.pop()
@@ -283,6 +286,7 @@ class _Walk:
         match kind:
             case "FUNCTION" | "WINDOW":
                 name = str(node.get("function_name", "")).lower()
+                # one unknown function can read files or settings
                 if name not in FUNCTIONS | TABLE_FUNCTIONS:
                     raise QueryRefused(
                         f"{_ALLOWED}; the function {shown(name)} is not allowed: no files, no network, no settings, "
@@ -310,5 +314,6 @@ class _Walk:
         self._relations.add(name)
         if schema == "recurring" and name not in scope:
             raise QueryRefused(f"{_ALLOWED}; recurring is only allowed in WITH RECURSIVE.")
+        # a name that WITH defines hides a table only without its schema
         if schema == SCHEMA or name not in scope:
             self.tables.add(name)

@@ -105,6 +105,7 @@ def chosen(table: str, where: str, seen: Run, whole: Run) -> tuple[Sequence[Row]
     places = seen(statement.condition(table, where, f"{FILE}, {ROW}", LIMIT + 1))
     if not places:
         return [], False
+    # by place, not by value: the second query names nothing that the condition could have guessed
     there = " or ".join(f"({FILE} = {literal(place[FILE])} and {ROW} = {place[ROW]})" for place in places[:LIMIT])
     rows = whole(statement.condition(table, there, "*", LIMIT))
     found = [{name: value for name, value in row.items() if name not in (FILE, ROW)} for row in rows]
@@ -172,6 +173,7 @@ def _below(
     engine: DuckDB, root: Path, key: Key, table: str, rows: Sequence[Row], now: int, *, since_consent: bool
 ) -> Iterator[Why]:
     wanted = {str(row["customer_id"]) for row in rows}
+    # a pseudonym cannot be undone: each landed address is tried
     emails = engine.stream("select distinct email from every_customers_landing")
     customers = {normal(email): id_ for (email,) in emails if (id_ := key.customer_id(email)) in wanted}
     subjects.work_out(engine, root, key, customers, AsOf({}, now, since_consent))
