@@ -23,6 +23,7 @@ import pytest
 import talkative
 from lakes import contents, heads, rows, tree
 from stedi import __version__, cli, sample
+from stedi.cli import terminal
 from stedi.cli.commands import named
 from stedi.lake import Lake
 from stedi.privacy import key_change, tombstones
@@ -498,6 +499,33 @@ class TestQuery:
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait(60) == 141  # as `cat` ends in a shell
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        ("crawl IN", "read files, 3 files done"),
+        ("ndjson IN OUT", "rewrite files, 3 files done"),
+        ("report --output OUT.html", "gather the report"),
+        ("quarantine --withheld", "look for withheld readings"),
+        ("explain ana@example.com", "look for the customer"),
+        ("verify LAKE", "check signatures"),
+    ],
+)
+def test_what_reads_much_shows_its_progress(
+    words: str, step: str, built: Path, sample_inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(terminal, "_AFTER", 0.0)
+    monkeypatch.setattr(terminal, "_EVERY", 0.0)
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    for name, path in (("LAKE", built), ("OUT", tmp_path / "out"), ("IN", sample_inbox)):
+        words = words.replace(name, str(path))
+    cli.main(["--lake", str(built), *words.split()])
+    assert f"{step}  0:00 elapsed" in screen.getvalue()
 
 
 class TestResultsThatAreLost:

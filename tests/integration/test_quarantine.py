@@ -260,3 +260,13 @@ def test_a_number_beyond_64_bits_is_told_from_an_integer(lake: Lake, inbox: Path
     lake.land(deliver(inbox, "step_trainer", [record]))
     [fault], _ = lake.quarantine().faults()
     assert (fault.reason, fault.expected, fault.found) == ("out_of_range", "integer", "integer beyond 64 bits")
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "1" + "0" * 500])
+def test_a_number_too_large_is_told_from_another_kind(lake: Lake, inbox: Path, number: str) -> None:
+    path = inbox / "accelerometer" / "a.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'{{"user": "a@b.org", "timestamp": 1700000000000, "x": {number}, "y": 0, "z": 0}}')
+    lake.land(inbox)
+    [fault], _ = lake.quarantine().faults()
+    assert (fault.reason, fault.expected, fault.found) == ("out_of_range", "number", "number too large")

@@ -242,7 +242,8 @@ def verify(options: argparse.Namespace) -> int:
     """Verifies a release."""
     from stedi.datasets import verify as verification
 
-    found = verification.verify(options.folder, public_key=options.public_key)
+    with terminal.step("check the release"):
+        found = verification.verify(options.folder, public_key=options.public_key)
     if wants_json(options):
         terminal.document(
             {

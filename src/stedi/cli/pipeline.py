@@ -6,6 +6,7 @@ Modules are imported by the command that needs them, so that `--help` answers at
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -384,7 +385,8 @@ def quarantine(options: argparse.Namespace) -> int:
                 ("reason",),
             )
     elif options.withheld:
-        rows = lake.withheld()
+        with terminal.step("look for withheld readings"):
+            rows = lake.withheld()
         if wants_json(options):
             names = ("sensorReadingTime", "serialNumber", "distanceFromObject", "matches")
             plain = [(render.instant(r.time), r.serial_number, r.distance, r.moved) for r in rows]
@@ -433,7 +435,13 @@ def crawl(options: argparse.Namespace) -> int:
     """Infers schemas and shows drift."""
     from stedi.landing import crawl
 
-    report = crawl.crawl(options.paths, sample=options.sample)
+    with terminal.step("read files") as progress:
+        done = itertools.count(1)
+        report = crawl.crawl(
+            options.paths,
+            sample=options.sample,
+            progress=lambda name, seen: progress(f"read files, {render.many(next(done), 'file')} done", None),
+        )
     if wants_json(options):
         terminal.document(render.plain(report))
     else:
@@ -482,7 +490,14 @@ def ndjson(options: argparse.Namespace) -> int:
     from stedi.landing import ndjson
     from stedi.storage import destinations
 
-    summary = ndjson.rewrite(options.source, options.target, rejects=options.rejects)
+    with terminal.step("rewrite files") as progress:
+        done = itertools.count(1)
+        summary = ndjson.rewrite(
+            options.source,
+            options.target,
+            progress=lambda _: progress(f"rewrite files, {render.many(next(done), 'file')} done", None),
+            rejects=options.rejects,
+        )
     if any(path is not None and destinations.is_special(path) for path in (options.target, options.rejects)):
         terminal.say(render.rewritten(summary))  # stdout may be what the records went to
     elif wants_json(options):

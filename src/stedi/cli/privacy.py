@@ -97,7 +97,8 @@ def verify(options: argparse.Namespace) -> int:
     """Shows what was signed by which lake, and whether it holds; needs neither lake nor key."""
     from stedi import attestation
 
-    found = [each for path in options.paths for each in attestation.verify(path, options.public_key)]
+    with terminal.step("check signatures"):
+        found = [each for path in options.paths for each in attestation.verify(path, options.public_key)]
     holds = all(each.holds for each in found)
     if wants_json(options):
         terminal.document({"holds": holds, "checked": [_attestation_json(each) for each in found]})

@@ -29,7 +29,9 @@ def report(options: argparse.Namespace) -> int:
 
     target = options.output or (None if wants_json(options) else _PAGE)
     refuse_name(target, "output")
-    found = opened(options).report(since=options.since or _last(target, named=options.output is not None))
+    since = options.since or _last(target, named=options.output is not None)
+    with terminal.step("gather the report"):
+        found = opened(options).report(since=since)
     if target is not None:
         with destinations.writing(target) as stream:
             stream.write(_bytes(found, target))

@@ -72,7 +72,8 @@ def explain(options: argparse.Namespace) -> int:
     if (options.address is None) == (options.table is None) or (options.table is None) != (options.where is None):
         raise UsageError("explain: expected an address, or --table with --where")
     if options.table is not None:
-        shown = opened(options).explain_rows(options.table, options.where, role=options.role)
+        with terminal.step("explain rows"):
+            shown = opened(options).explain_rows(options.table, options.where, role=options.role)
         if wants_json(options):
             terminal.document(render.plain(shown))
         else:
@@ -82,7 +83,8 @@ def explain(options: argparse.Namespace) -> int:
     wanted = addresses.taken(given, exact=options.exact)
     if len(wanted) != 1:
         raise UsageError(f"explain: expected one address, found {len(wanted):,}")
-    found = opened(options).explain(wanted[0], exact=True)
+    with terminal.step("look for the customer"):
+        found = opened(options).explain(wanted[0], exact=True)
     if wants_json(options):
         terminal.document(render.explanation_json(found))
     else:

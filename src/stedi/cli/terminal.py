@@ -400,6 +400,17 @@ class Progress:
             _shown.remove(self)
 
 
+@contextlib.contextmanager
+def step(what: str) -> Iterator[Progress]:
+    """Shows one step as long as it lasts."""
+    progress = Progress()
+    progress(what, None)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
 _shown: list[Progress] = []
 _AFTER, _EVERY, _A_MINUTE = 1.0, 0.1, 60.0
 _OF = re.compile(r", ([\d,]+) of ([\d,]+)( files)?")

@@ -258,6 +258,8 @@ def _look(value: object, field: Field) -> str:
         return "blank text" if not value.strip() else "invisible character" if unseen else "text"
     if field.kind is Kind.INTEGER and (type(value) is Huge or (type(value) is int and not _fits(value))):
         return "integer beyond 64 bits"
+    if field.kind is Kind.NUMBER and type(value) in (int, float, Huge):
+        return "number too large"
     return _LOOKS.get(type(value), "list or object")
 
 
