@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from stedi.schema import tables
 from stedi.schema.feeds import CONTRACTS
-from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, ZONES, Dag, Model
+from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, FREE_TEXTS, ZONES, Dag, Model
 
 GRAPH = tables.graph()
 BUILT = (
@@ -21,12 +21,19 @@ BUILT = (
 )
 LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing", "quarantine", "landed_files")
 IDENTIFIERS = {"email", "customerName", "phone", "birthDay", "user"}
+ADDRESSES = {"email", "user"}
 
 
 def graph(**selects: str) -> Dag:
     """A graph of SELECTs; a name that ends in `_v` is a view."""
     found = {n: Model(n, "views" if n.endswith("_v") else "trusted", s, tables._reads(s)) for n, s in selects.items()}
     return Dag(found)
+
+
+def test_mentions_are_masked_in_every_text_that_identifies_somebody_but_in_no_address() -> None:
+    texts = {n: tuple(c.name for c in columns if c.type == "string") for n, columns in COLUMNS.items()}
+    free = {n: tuple(name for name in names if name in IDENTIFIERS - ADDRESSES) for n, names in texts.items()}
+    assert {name: found for name, found in free.items() if found} == FREE_TEXTS
 
 
 def test_the_lake_has_ten_tables_in_three_zones() -> None:

@@ -35,7 +35,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tokens import Heard, folded
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema import tables
-from stedi.schema.tables import COLUMNS, ZONES, DataFile
+from stedi.schema.tables import COLUMNS, FREE_TEXTS, ZONES, DataFile
 from stedi.storage import durable, s3
 from stedi.transform import planning
 
@@ -69,12 +69,6 @@ RELATIONS = (
     "masked_raws",
 )
 """The relations that identify the customers' rows; they hold only these customers' data, so they are small."""
-FREE = {
-    "customers_landing": ("customerName", "phone", "birthDay"),
-    "customers_trusted": ("customerName", "phone"),
-    "customers_curated": ("customerName", "phone"),
-}
-"""For each table, the columns in which mentions are masked in other people's rows; identities cannot be masked."""
 
 
 class SubjectRows:
@@ -264,7 +258,7 @@ class SubjectRows:
         among = "in (select address from erased_addresses)"
         mine = engine.rows(f"select distinct email, customerName, phone from records where email {among}")
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
-        free = {column: self._text_of_others(column) for column in FREE["customers_landing"]}
+        free = {column: self._text_of_others(column) for column in FREE_TEXTS["customers_landing"]}
         devices, addresses = self._text_of_others("serialNumber"), self._text_of_others("address")
         spoken = Heard(folded(addresses))
         heard = Heard(tokens.smoothed(folded("\n".join((*free.values(), addresses)))))
@@ -419,7 +413,7 @@ class SubjectRows:
         """Returns the SQL of a column with its mentions masked; None if the column has no mentions."""
         if column == "_extra" and name in _LANDED and self.others_mention:
             return "case when _extra in (select text from mentions) then null else _extra end as _extra"
-        if column in FREE.get(name, ()) and self._others_masked:
+        if column in FREE_TEXTS.get(name, ()) and self._others_masked:
             column = quoted(column)
             return (
                 f"coalesce((select m.masked from masked_texts as m where m.text = leaving.{column}), leaving.{column}) "
@@ -444,7 +438,9 @@ class SubjectRows:
         if name in _LANDED and self.others_mention:
             conditions.append("_extra in (select text from mentions)")
         if self._others_masked:
-            conditions += [f"{quoted(column)} in (select text from masked_texts)" for column in FREE.get(name, ())]
+            conditions += [
+                f"{quoted(column)} in (select text from masked_texts)" for column in FREE_TEXTS.get(name, ())
+            ]
         if name == "quarantine":
             conditions.append("file in (select name from masks)")
             conditions.append('(sha256, "offset") in (select sha256, "offset" from masked_raws)')

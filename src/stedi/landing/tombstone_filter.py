@@ -19,6 +19,7 @@ from stedi.landing.prepare import Prepared
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
+from stedi.schema.tables import FREE_TEXTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,8 +31,6 @@ _WHOSE = {
 }
 """For each landing table, the column with the owner of a record and the one with its time."""
 
-_FREE = {"customers_landing": ("customerName", "phone", "birthDay")}
-"""Of a landing table the columns of others in which a mention of an erased customer is masked."""
 _MENTION = re.compile("[@%&=]")
 """What every text with an address contains, plain or as in a URL or HTML."""
 
@@ -83,7 +82,8 @@ class TombstoneFilter:
             moved = set(self._moved({reading for reading in readings if reading[0] in shared}))
             barred = pc.or_(barred, pa.array([reading in moved for reading in readings], pa.bool_()))
         changed: dict[str, dict[str, str | None]] = {
-            name: dict(self._masked(rows.column(name).chunk(0).dictionary.to_pylist())) for name in _FREE.get(table, ())
+            name: dict(self._masked(rows.column(name).chunk(0).dictionary.to_pylist()))
+            for name in FREE_TEXTS.get(table, ())
         }
         # a text of unknown fields that mentions somebody goes whole: nobody knows what else it says of them
         changed["_extra"] = dict.fromkeys(self._mentions(rows.column("_extra").chunk(0).dictionary.to_pylist()))

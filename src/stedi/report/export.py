@@ -37,6 +37,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.report import readme
 from stedi.report.attribution import Person
 from stedi.schema.feeds import ACCELEROMETER, CUSTOMER, STEP_TRAINER
+from stedi.schema.tables import FREE_TEXTS
 from stedi.storage import destinations, durable, s3
 
 _READINGS = {"accelerometer": ACCELEROMETER, "step_trainer": STEP_TRAINER}
@@ -262,7 +263,7 @@ class _Subject:
         found = []
         for extra, content, at, *values in rows:
             record: dict[str, Any] = dict(zip(fields, values, strict=True))
-            for name in ("customerName", "phone", "birthDay"):
+            for name in FREE_TEXTS[CUSTOMER.table]:
                 record[name] = record[name] and self.theirs.shown(record[name])
             record["unknown_fields"] = None if extra is None else _value(self.theirs.shown(extra))
             found.append({**record, "source": names[content][0], "landed_at": _time(at)})

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from stedi._frozen import dataclass, field
 from stedi.errors import LakeError
 from stedi.schema import statements
-from stedi.schema.contracts import Kind
+from stedi.schema.contracts import Kind, PrivacyClass
 from stedi.schema.feeds import CONTRACTS
 
 if TYPE_CHECKING:
@@ -137,6 +137,19 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
 }
 """Every table's columns; a column's Iceberg field id is its position, starting at 1."""
+
+_FREE = {
+    field.name
+    for contract in CONTRACTS.values()
+    for field in contract.fields
+    if field.kind is Kind.TEXT and field.privacy is PrivacyClass.DIRECT and not field.names_customer
+}
+FREE_TEXTS: dict[str, tuple[str, ...]] = {
+    table: free
+    for table, columns in COLUMNS.items()
+    if (free := tuple(column.name for column in columns if column.type == "string" and column.name in _FREE))
+}
+"""For each table with such columns, those in which others can be mentioned: texts about a customer, not the address."""
 
 ZONES: dict[str, str] = {
     **dict.fromkeys((*(contract.table for contract in CONTRACTS.values()), "quarantine", "landed_files"), "landing"),
