@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from stedi._frozen import dataclass, field
-from stedi.context import Context, milliseconds
-from stedi.context.progress import Progress
+from stedi.context import Context
+from stedi.context.progress import Progress, run_id
 from stedi.datasets import folder
 from stedi.datasets.manifest import Release, Split
 from stedi.datasets.options import SPLITS, Options
@@ -410,7 +410,7 @@ def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once:
     catalog, config = context.catalog, context.config
     if not rows:
         return
-    place = catalog.folder(table) / "data" / f"{milliseconds(datetime.now(UTC)):013d}-{secrets.token_hex(4)}"
+    place = catalog.folder(table) / "data" / run_id()
     with (
         context.temporary() as temporary,
         DuckDB(memory=config.engine_memory, threads=1, temporary=temporary) as engine,

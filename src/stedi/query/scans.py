@@ -4,6 +4,9 @@ A relation is a dictionary, as it came through a pipe: `name`, `files`, `columns
 (names of columns that the query must not see), `wanted` (lower-case names of columns beside which it reads none, or
 null), `places` (whether each row has its file and its number there, too), and `without` (people whose rows the query
 must not see, by `customer_id`).
+
+SQL is quoted here, too, and engines are made in `sandbox` and `masking` themselves: importing `stedi.engines` would
+cost each query's process 0.04 s of CPU more, as much as all of its own modules.
 """
 
 from __future__ import annotations
