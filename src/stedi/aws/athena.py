@@ -136,6 +136,7 @@ def translated(sql: str, tables: Iterable[str], snapshots: Mapping[str, int] | N
     found = list(_tables(tree))
     if any(table.catalog or table.db.lower() not in ("", NAMESPACE) for table in found):
         raise QueryRefused(_ANOTHER)
+    # two parsers must read the same tables: what only one of them sees has passed no check
     if {folded(table.name) for table in found} != reads:
         raise QueryRefused(_ANOTHER)
     return _at(tree, found, snapshots) if snapshots else written[0]
@@ -231,6 +232,7 @@ def run(sql: str, *, role: Role, workgroup: str, snapshots: Mapping[str, int] | 
         try:
             about = _ended(name)
         except BaseException:
+            # an interrupted query would go on reading, and cost
             client("athena").stop_query_execution(QueryExecutionId=name)
             raise
     state = about["Status"]["State"]

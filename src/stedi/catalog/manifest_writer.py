@@ -138,6 +138,7 @@ def write_manifest(
     for status, kind in _KINDS.items():
         rows = [int(entry["data_file"]["record_count"]) for entry in entries if entry["status"] == status]
         counts |= {f"{kind}_files_count": len(rows), f"{kind}_rows_count": sum(rows)}
+    # an added file has none yet: it inherits that of its snapshot
     live = [entry.get("sequence_number") for entry in entries if entry["status"] != DELETED]
     return {
         "manifest_path": uri(path),

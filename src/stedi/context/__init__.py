@@ -73,6 +73,7 @@ class Context:
             durable.share(root)
         decided = key_change.pending(root)
         if decided is not None:  # the lake uses the new key, even if its settings name the old one
+            # the environment outweighs settings, and so what will be written into them
             file = os.environ.get("STEDI_KEY_FILE") or decided.key_file
             config = replace(config, key_fingerprint=decided.fingerprint, key_file=file)
         return cls(root, config)
@@ -285,6 +286,7 @@ class Context:
     def pinned_with_landings(self) -> tuple[dict[str, TableState], set[str]]:
         """Returns the tables at one moment, and the landings that had committed to only some of their tables."""
         while True:
+            # a landing commits table by table: only between two equal looks is it known which had not ended
             states = self.catalog.tables()
             pending = {path.stem for path in (self.root / "pending").glob("*.json")}
             after = self.catalog.tables()

@@ -194,6 +194,7 @@ class _Note:
                 s3.create(self._root / FOLDER / f"{run.id}.json", _line(run))
             else:
                 killed = [(path, found) for path, found in _left(self._root) if found.outcome == "killed"]
+                # another run may have written the line of a killed one, and died before it removed its note
                 ended = {found.id for found in islice(_lines(self._root), _RECENT)} if killed else set()
                 _append(self._root, [*(found for _, found in killed if found.id not in ended), run])
                 for path, _ in killed:

@@ -197,6 +197,7 @@ class Quarantine:
             fittings = {feed: Conformer(contract) for feed, contract in CONTRACTS.items()}
             streams = {feed: open(path, "wb") for feed, path in lines.items()}  # noqa: SIM115 - closed below
             try:
+                # records that were cut when they were kept cannot be read again
                 sql = 'select feed, file, sha256, "offset", raw from quarantine where octet_length(raw) = raw_size'
                 for feed, file, sha256, offset, raw in engine.stream(sql):
                     kept_raw = sifted(bytes(raw))
@@ -206,6 +207,7 @@ class Quarantine:
                     record = _record(kept_raw)
                     text = _accepted(fittings[feed], record)
                     meant = feed
+                    # a file of which nothing was accepted may have landed as the wrong feed: then its fields decide
                     if text is None and record is not None and sha256 in fruitless:
                         spoken_for = feeds_of(record.members, CONTRACTS)
                         meant = spoken_for.pop() if len(spoken_for) == 1 else feed
@@ -232,6 +234,7 @@ class Quarantine:
             )
             gone = f"select s, o from (values {keys}) as gone (s, o)"
             stay = f'select * from quarantine where (sha256, "offset") not in ({gone})'
+            # as a whole, in the same batch: a record is in one of the two tables at any moment
             kept = _write(engine, "quarantine", stay, batch)
             # the counts of each file's first landing stay; moved records are added to them
             moves = [

@@ -87,6 +87,7 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
         found = pseudonyms.make(path, key.every()) if made else pseudonyms.from_file(path)
         file = str(path)
     found = found.of_version(key.version)
+    # what was sealed under a key that is not remembered could never be checked again
     if not found.follows(key):
         raise KeyRefused(
             f"{pseudonyms.NEXT if given else file}: expected a new key, followed on separate lines by the lake's "
@@ -121,6 +122,7 @@ def rotate(
     work = _Run(context, key, new)
     try:
         decided = work.stage(file, progress)
+        # decides: from here on the lake has the new key, whatever ends this process
         key_change.write(root, new, decided)
     except BaseException:
         work.discard()
@@ -152,11 +154,13 @@ def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share
         key_change.end(root)
         return False
     for name, staged in decided.staged.items():
+        # unless a process that died has published it
         if not any(snapshot.id == staged for snapshot in catalog.table(name).history()):
             progress(f"publish {name}", None)
             catalog.publish(name, branch=decided.run, staged=staged, base=decided.base[name])
     file = root / "lake.toml"
     stored = settings.read(file, {})
+    # after the tables: until the settings follow, the note says which key the lake has
     if stored.key_fingerprint != decided.fingerprint:
         changed = settings.changed(stored, key_fingerprint=decided.fingerprint, key_file=decided.key_file)
         settings.write(changed, file)
@@ -266,6 +270,7 @@ class _Run:
                     self._folder(name),
                 )
                 self.rows[name] = sum(file.rows for file in files[name])
+                # a row whose customer has no landed record would fall out of the join
                 [(before,)] = engine.rows(f"select count(*) from {name}")
                 if self.rows[name] != before:
                     raise AuditFailed(
@@ -281,6 +286,7 @@ class _Run:
         lineage = {name: value for name, value in current.summary.items() if name.startswith("stedi.")}
         lineage.pop("stedi.maintained", None)
         inputs = {**json.loads(lineage["stedi.inputs"])}
+        # the inputs are the staged ones, too: otherwise the next build would find all of them changed
         inputs.update({name: staged[name] for name in inputs if name in staged})
         was, now = self._claims
         if lineage.get(CLAIMS, "") == was:  # any other stays, so that the next build finds it and rebuilds the table

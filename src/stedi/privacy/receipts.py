@@ -152,6 +152,7 @@ def newest(receipts: Iterable[Receipt]) -> Receipt | None:
     """
     every = list(receipts)
     named = {link for receipt in every for link in links(receipt)}
+    # a lake that was restored, and went on, can have several
     ends = [receipt for receipt in every if named.isdisjoint(digests(receipt))]
     return max(ends, key=lambda receipt: (is_public(receipt), str(receipt.get("ended")), receipt["id"]), default=None)
 
@@ -199,6 +200,7 @@ def breaks(receipts: Sequence[Receipt], now: datetime | None = None) -> Iterator
             what = f"an end that has been, by a clock at {now.isoformat(timespec='seconds')}"
             yield receipt["id"], what, f"{receipt['ended']}: the clock ran back"
     last = newest(receipts)
+    # where one is missing, the one before it has no successor: that is said already
     for receipt in receipts if whole else ():
         if is_public(receipt) and receipt is not last and receipt["id"] not in followed:
             yield receipt["id"], "a receipt that follows it", "newer ones that do not"
