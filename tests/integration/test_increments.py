@@ -108,6 +108,54 @@ def test_new_readings_are_appended_and_customers_left_alone(lake: Lake, land: Ca
     right(lake)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_new_readings_are_compared_only_with_those_of_their_time(
+    late: bool, lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, list[str]] = {}
+
+    def watched(kind: str) -> Callable[..., None]:
+        real = getattr(DuckDB, kind)
+
+        def makes(self: DuckDB, name: str, sql: str, *of: object) -> None:
+            made.setdefault(name, []).append(sql)
+            made.setdefault(kind, []).append(name)
+            real(self, name, sql, *of)
+
+        return makes
+
+    for kind in ("view", "materialize", "pseudonymise"):
+        monkeypatch.setattr(DuckDB, kind, watched(kind))
+    at = 101 if late else 102
+    land("accelerometer", motion("ana@x.example", at, 2.0), motion("bo@x.example", at))
+    land("step_trainer", step("ana", at, 99), step("bo", at))
+    done = steps(build(lake, NOW))
+    count = 1 if late else 2  # of the late ones two are known
+    assert {done[name] for name in ("accelerometer_trusted", "step_trainer_trusted")} == {("append", count, 0)}
+    for name in ("accelerometer_trusted", "step_trainer_trusted"):
+        assert (" except " in made[f"{name}__insert"][-1]) is late
+    assert ("step_trainer_landing__old" in made["serials__concerned"][0]) is late
+    # no device is shared, so that no other reading can find another owner
+    assert made["step_trainer_landing__scope"] == ["select * from step_trainer_landing__added"]
+    assert made["pseudonymise"].count("wearers__added") == 1
+    monkeypatch.undo()
+    right(lake)
+
+
+def test_tables_built_from_different_states_find_the_wearers_of_their_own_new_readings(
+    lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land("customer", customer("bo@x.example", update=200, serialNumber="ana"))
+    land("step_trainer", step("ana", 300))
+    assert build(lake, NOW).withheld == 3  # at two moments both of its claimants moved
+    land("accelerometer", motion("bo@x.example", 300))
+    assert _interrupted(lake, monkeypatch, 1) == ["accelerometer_trusted"]
+    land("accelerometer", motion("cy@x.example", 400))
+    # the third reading is bo's, by a motion that only one table has yet to see
+    assert build(lake, NOW).withheld == 2
+    right(lake)
+
+
 def test_an_append_keeps_every_file_and_writes_its_own_rows_alone(lake: Lake, land: Callable[..., None]) -> None:
     before = {file.path for file in lake.catalog.files(lake.catalog.table("accelerometer_trusted"))}
     land("accelerometer", motion("ana@x.example", 102))

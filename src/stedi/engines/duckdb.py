@@ -198,27 +198,26 @@ class DuckDB:
         self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
         known = "select a.address, p.customer_id, p.person from ({}) as a left join persons as p using (address)"
         self.materialize(view, known.format(sql))
-        new = False
-        for batch in self._batches(self._cursor(f"select rowid, address from {name} where person is null")):
+        # through a file: any parameter has DuckDB import pandas and Arrow, which takes half a second, and to parse
+        # constants takes longer than to read a file
+        told, new = self._temporary / f"told-{os.urandom(8).hex()}.csv", False
+        try:
+            with open(told, "x", encoding="ascii") as file:
+                for batch in self._batches(self._cursor(f"select rowid, address from {name} where person is null")):
+                    file.writelines([f"{place},{customer_id(address)}\n" for place, address in batch])
+                    new = True
             if not new:
-                self._execute("create or replace temp table strangers (address varchar, customer_id varchar)")
-                new = True
-            # as text, split again there: any parameter has DuckDB import pandas and Arrow, which takes half a second
-            places = " ".join(str(place) for place, _ in batch)
-            ids = " ".join(customer_id(address) for _, address in batch)
-            # from a row of values: constants would be split as the statement is planned, which takes twice as long
+                return
             self._execute(
-                f"insert into strangers select v.address, i.id from {name} as v inner join (select "
-                "unnest(string_split(t.places, ' '))::bigint as place, unnest(string_split(t.ids, ' ')) as id "
-                f"from (values ({literal(places)}, {literal(ids)})) as t(places, ids)) as i on v.rowid = i.place"
+                "insert into persons select v.address, i.customer_id, coalesce(p.person, "
+                "(select count(*) from persons) + dense_rank() over (order by i.customer_id)) "
+                f"from {name} as v inner join read_csv({path_literal(str(told))}, auto_detect = false, header = false, "
+                "columns = {place: 'bigint', customer_id: 'varchar'}) as i on v.rowid = i.place "
+                "left join (select distinct customer_id, person from persons) as p on i.customer_id = p.customer_id"
             )
-        if new:
-            self._execute(
-                "insert into persons select s.address, s.customer_id, coalesce(p.person, "
-                "(select count(*) from persons) + dense_rank() over (order by s.customer_id)) from strangers as s "
-                "left join (select distinct customer_id, person from persons) as p on s.customer_id = p.customer_id"
-            )
-            self.materialize(view, known.format(f"select address from {name}"))
+        finally:
+            told.unlink(missing_ok=True)
+        self.materialize(view, known.format(f"select address from {name}"))
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
         """Stores, as `address`, the addresses of a SELECT whose normal form equals that of one in another SELECT.

@@ -58,7 +58,7 @@ class Key:
 
     def customer_id(self, address: str) -> str:
         """Returns the pseudonym of an address: HMAC-SHA-256 of its normal form, first 16 bytes, hex."""
-        return _customer_id(self.secret, address)
+        return _mac(self.secret)(normalise(address).encode("utf-8", "surrogatepass"))[:16].hex()
 
     @property
     def fingerprint(self) -> str:
@@ -107,11 +107,6 @@ class Key:
         # of a key that does not remember one before it, what was sealed under that could never be checked
         known = {each.secret for each in self.earlier}
         return self.secret not in {each.secret for each in key.every()} and known >= {k.secret for k in key.every()}
-
-
-@lru_cache(1 << 16)  # a build asks for each address a handful of times
-def _customer_id(secret: bytes, address: str) -> str:
-    return _mac(secret)(normalise(address).encode("utf-8", "surrogatepass"))[:16].hex()
 
 
 @lru_cache(16)

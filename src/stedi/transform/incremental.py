@@ -42,6 +42,8 @@ class IncrementalBuild:
         """How many customers are new, once `customers_trusted` is worked out."""
         self.withheld = 0
         """By how much the number of withheld readings has changed, once `step_trainer_trusted` is worked out."""
+        self._worn_since: int | None = None
+        """The watermark of the added readings whose wearers are known."""
         self._by_table: dict[str, Callable[[int], bool]] = {
             "customers_trusted": self._customers_trusted,
             "accelerometer_trusted": self._accelerometer_trusted,
@@ -104,8 +106,7 @@ class IncrementalBuild:
                 f'select * from accelerometer_landing where "user" in {among} union all '
                 f'select * from accelerometer_landing__added where "user" not in {among}',
             )
-        self._wearers("wearers__scope", scope)
-        fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers="wearers__scope")
+        fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers=self._wearers(scope))
         return self._add_new("accelerometer_trusted", fresh)
 
     def _customers_curated(self, started: int) -> bool:
@@ -137,33 +138,37 @@ class IncrementalBuild:
     def _step_trainer_trusted(self, started: int) -> bool:
         engine = self._engine
         self._turned("customers_curated", "owners__turned")
-        self._wearers("wearers__added", "accelerometer_landing__added")
-        near = self._between("sensorReadingTime", "accelerometer_landing__added", '"timestamp"')
-        self._claims(
-            "select serialNumber from customers_landing__added union "
-            "select serialNumber from step_trainer_landing__added union "
-            "select serialNumber from step_trainer_landing where sensorReadingTime in "
-            f'(select "timestamp" from accelerometer_landing__added) {near}'
+        wearers = self._wearers("accelerometer_landing__added")
+        serials = (
+            "select serialNumber from customers_landing__added union all "
+            "select serialNumber from step_trainer_landing__added"
         )
+        near = self._between("sensorReadingTime", "accelerometer_landing__added", '"timestamp"')
+        earlier = f"step_trainer_landing__old where true {near}"
+        if self._any(earlier):
+            moved = '(select "timestamp" from accelerometer_landing__added)'
+            serials += f" union all select serialNumber from {earlier} and sensorReadingTime in {moved}"
+        self._claims(serials)
         engine.materialize(
             # a further claim withholds readings of any age (rule 6): all of such a device are judged again
             "serials__claimed",
             "select distinct serialNumber from (select serialNumber, customer_id from claims__now "
             "except select serialNumber, customer_id from claims__old)",
         )
-        # new motion decides readings of the devices that its wearer shares, at that moment
+        # new motion decides readings of the devices that its wearer shares, at that moment; of other devices a reading
+        # is its owner's or nobody's, whatever has moved
         engine.materialize(
             "moments__touched",
             'select c.serialNumber, a."timestamp" as moment from accelerometer_landing__added as a '
-            'inner join wearers__added as w on a."user" = w.address '
+            f'inner join {wearers} as w on a."user" = w.address '
             "inner join claims__now as c on w.person = c.person and c.claimants > 1 union "
-            "select serialNumber, sensorReadingTime as moment from step_trainer_landing__added",
+            f"select serialNumber, sensorReadingTime as moment from step_trainer_landing__added where {_SHARED}",
         )
         touched = self._between("sensorReadingTime", "moments__touched", "moment")
         at_moments = (
             f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__touched) {touched}"
         )
-        self._shared("touched", f"{at_moments} and {_SHARED}")
+        self._shared("touched", at_moments)
         known = self._between("sensorReadingTime", "moments__touched", "moment", instants=True)
         engine.materialize(
             # rows may leave of owners who turned, of newly claimed devices, and where another moved
@@ -191,13 +196,15 @@ class IncrementalBuild:
         # of other devices only what happened at a moment that something new touches is judged
         among = "serialNumber in (select serialNumber from serials__recomputed)"
         recomputed = self._any("serials__recomputed")
-        domain = f"({among} or ({at_moments}))" if recomputed else f"({at_moments})"
+        scope, shared = "select * from step_trainer_landing__added", at_moments
         if recomputed:
-            self._shared("scope", f"{domain} and {_SHARED}")
+            scope = f"select * from step_trainer_landing where {among} union all {scope} where not ({among})"
+            shared = f"({among} or ({at_moments})) and {_SHARED}"
+            self._shared("scope", shared, many=True)
         else:
             engine.view("shared_readings__scope", "select * from shared_readings__touched")
-        self._shared("before", f"{domain} and {_SHARED}", old=True)
-        engine.view("step_trainer_landing__scope", f"select * from step_trainer_landing where {domain}")
+        self._shared("before", shared, old=True, many=recomputed)
+        engine.view("step_trainer_landing__scope", scope)
         fresh = self._session.over(
             "step_trainer_trusted",
             step_trainer_landing="step_trainer_landing__scope",
@@ -230,12 +237,12 @@ class IncrementalBuild:
         # an empty relation yields no row: do not join it with a large one
         pairs = [
             pair
-            for pair, little in (
-                (("recomputed", "recomputed"), f"{steps}__recomputed"),
-                (("gained", "now"), f"{steps}__gained"),
-                (("before", "gained"), f"{motions}__gained"),
+            for pair, needed in (
+                (("recomputed", "recomputed"), [f"{steps}__recomputed"]),
+                (("gained", "now"), [f"{steps}__gained"]),
+                (("before", "gained"), [f"{motions}__gained", f"{steps}__before"]),
             )
-            if self._any(little)
+            if all(map(self._any, needed))
         ]
         parts = [
             self._session.over(name, **{steps: f"{steps}__{of_steps}", motions: f"{motions}__{of_motions}"})
@@ -285,8 +292,14 @@ class IncrementalBuild:
     def _any(self, relation: str) -> bool:
         return bool(self._engine.rows(f"select 1 from {relation} limit 1"))
 
-    def _wearers(self, view: str, source: str) -> None:
-        self._session.materialize(view, self._session.over("wearers", accelerometer_landing=source))
+    def _wearers(self, motions: str) -> str:
+        """Computes the wearers of some readings, and returns their name; those of added ones once for all tables."""
+        view, since = f"wearers__{motions.partition('__')[2]}", self._session.since("accelerometer_landing")
+        if motions != "accelerometer_landing__added" or since != self._worn_since:
+            self._session.materialize(view, self._session.over("wearers", accelerometer_landing=motions))
+        if motions == "accelerometer_landing__added":
+            self._worn_since = since
+        return view
 
     def _turned(self, customers: str, relation: str) -> None:
         """Finds customers whose readings a changed customers table adds, removes, or (rule 4) cuts at another time."""
@@ -303,8 +316,15 @@ class IncrementalBuild:
             "where was.customer_id is null or n.customer_id is null or was.since <> n.since",
         )
 
-    def _shared(self, suffix: str, where: str, *, old: bool = False) -> None:
-        """Computes who owns some readings of shared serial numbers, now or at the watermark."""
+    def _shared(self, suffix: str, where: str, *, old: bool = False, many: bool = False) -> None:
+        """Computes who owns some readings of shared serial numbers, now or at the watermark.
+
+        Args:
+            suffix: The end of the result's name.
+            where: A condition of the step trainer readings.
+            old: Whether as of the watermark.
+            many: Whether there may be any number of them: their motions are read twice then, not stored.
+        """
         engine, state = self._engine, "__old" if old else ""
         claims = "claims__old" if old else "claims__now"
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
@@ -313,18 +333,23 @@ class IncrementalBuild:
             engine.view(f"shared_readings__{suffix}", _NO_SHARED)
             return
         near = self._between("timestamp", steps, "sensorReadingTime")
-        engine.view(motions, f"select * from accelerometer_landing{state} where true {near}")
-        self._wearers(f"wearers__{suffix}", motions)
+        (engine.view if many else engine.materialize)(
+            motions,
+            f'select "user", "timestamp" from accelerometer_landing{state} '
+            f'where "timestamp" in (select sensorReadingTime from {steps}) {near}',
+        )
         read = {
             "shared_claims": {"claims": claims},
             "shared_steps": {"step_trainer_landing": steps},
-            "shared_motions": {"accelerometer_landing": motions, "wearers": f"wearers__{suffix}"},
+            "shared_motions": {"accelerometer_landing": motions, "wearers": self._wearers(motions)},
         }
         under = {view: f"{view}__{suffix}" for view in read}
         for view, relations in read.items():
             engine.view(under[view], self._session.over(view, **under, **relations))
+        sharing = f"select * from people__claiming where person in (select person from {under['shared_claims']})"
+        engine.view("people__sharing", sharing)
         engine.materialize(
-            f"shared_readings__{suffix}", self._session.over("shared_readings", **under, people="people__claiming")
+            f"shared_readings__{suffix}", self._session.over("shared_readings", **under, people="people__sharing")
         )
 
     def _compare(self, table: str, fresh: str) -> bool:
@@ -357,7 +382,9 @@ class IncrementalBuild:
         if not self._any(f"{table}__affected"):
             near = self._between(moment, f"{table}__fresh", f"epoch_ms({quoted(moment)})", instants=True)
             known = f"select {names} from {table} where true {near}"
-            engine.view(f"{table}__insert", f"select * from {table}__fresh except {known}")
+            # nothing is known of a time yet when readings arrive in its order; the rows then keep their own
+            known = f" except {known}" if self._any(f"({known})") else ""
+            engine.view(f"{table}__insert", f"select * from {table}__fresh{known}")
             return True
         others = f"customer_id not in (select customer_id from {table}__affected)"
         engine.view(f"{table}__others", f"select * from {table}__fresh where {others}")

@@ -73,6 +73,10 @@ class BuildSession:
         if not staged:
             self.engine.view(f"{read}__gone", "select null::varchar as customer_id where false")
 
+    def since(self, read: str) -> int:
+        """Returns the snapshot after which the rows of an input's `__added` came."""
+        return self._looked_back[read][0]
+
     def over(self, select: str, **relations: str) -> str:
         """Returns a SELECT of the graph over other relations, its parameters filled in."""
         return rebind(self.graph.selects[select].sql, relations, self.parameters)
