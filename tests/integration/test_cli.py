@@ -528,6 +528,17 @@ def test_what_reads_much_shows_its_progress(
     assert f"{step}  0:00 elapsed" in screen.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (("query", "select $a"), "use $NAME with --parameter NAME=VALUE"),
+        (("quarantine", "--show", "xyz"), "as `stedi quarantine --records` lists them"),
+    ],
+)
+def test_a_refusal_says_what_would_be_taken(words: tuple[str, ...], step: str, run: Run, built: Path) -> None:
+    failed(run("--lake", built, *words), 2, step)
+
+
 class TestResultsThatAreLost:
     """A command whose words nobody gets has done its work, and its exit code says that they are lost."""
 

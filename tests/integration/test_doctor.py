@@ -106,4 +106,5 @@ def test_without_credentials_the_account_is_one_line(lake: Lake, monkeypatch: py
     pytest.importorskip("boto3")
     [finding] = cloud.examine("s3://somewhere/lake")
     assert (finding.name, finding.state) == ("credentials", "wrong")
+    assert finding.found.startswith("expected an answer from AWS, found: "), "its name stands before it"
     account.client.cache_clear()

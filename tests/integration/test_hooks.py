@@ -258,7 +258,8 @@ def test_a_log_is_an_object_a_line_with_the_run(lake: Lake, inbox: Path, capsys:
     assert [line["run"] for line in lines if line.get("event") == "ran"] == ids
     ran = [(line["outcome"], line["rows"]) for line in lines if line.get("event") == "ran"]
     assert ran == [("done", 3), ("failed", 0)]
-    assert [line["exit"] for line in lines if line.get("event") == "end"] == [0, 1]
+    ends = [(line["exit"], line["error"]) for line in lines if line.get("event") == "end"]
+    assert ends == [(0, None), (1, "delivered files that could not be read: 2")]
     assert any("level" in line and line["message"] for line in lines)
 
 

@@ -71,6 +71,8 @@ def test_the_list_of_commands_has_all_of_them_in_groups_and_room(
         ("dataset lst", "did you mean `list`?"),
         ("build --ful", "did you mean `--full`?"),
         ("query x --format parket", "did you mean `parquet`?"),
+        ("log --since yesterday", "expected an ISO 8601 time such as 2026-11-30T12:00Z, found 'yesterday'"),
+        ("watch x --once", "no option --once\n"),  # two dashes make it no more like --json
         ("frobnicate", "`stedi --help` lists them"),
         ("--full build", "expected --full after the command, found it before: `stedi build --full ...`"),
         ("--metrics-file x build", "found --metrics-file before it: `stedi COMMAND --metrics-file ...`"),

@@ -26,7 +26,12 @@ def examine(lake: str) -> Iterator[Finding]:
         yield Finding("aws", "wrong", "boto3 is not installed", str(error).rpartition(": ")[2])
         return
     except CloudFailed as error:
-        yield Finding("credentials", "wrong", str(error), "run `aws configure`, or set AWS_PROFILE and AWS_REGION")
+        yield Finding(
+            "credentials",
+            "wrong",
+            str(error).removeprefix("credentials: "),
+            "run `aws configure`, or set AWS_PROFILE and AWS_REGION",
+        )
         return
     yield Finding("credentials", "ok", f"{found['Arn']}, region {client('sts').meta.region_name}")
     if s3.is_remote(lake):
@@ -55,5 +60,5 @@ def _asked(name: str, ask: Any, advice: str) -> Finding:
         with answering(name):
             ask()
     except CloudFailed as error:
-        return Finding(name, "wrong", str(error), advice)
+        return Finding(name, "wrong", str(error).removeprefix(f"{name}: "), advice)
     return Finding(name, "ok", "there, and may be read")

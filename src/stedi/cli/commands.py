@@ -503,8 +503,9 @@ def _meant(word: str, known: Iterable[str]) -> str:
     """Returns the question whether a word that is like one of the known ones was meant; nothing if none is."""
     import difflib
 
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    names = {name.lstrip("-"): name for name in known}  # two dashes make no two words alike
+    near = difflib.get_close_matches(word.lstrip("-"), names, n=1, cutoff=0.6)
+    return f"; did you mean `{names[near[0]]}`?" if near else ""
 
 
 def _version() -> str:
@@ -517,7 +518,9 @@ def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected an ISO 8601 time, found {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected an ISO 8601 time such as 2026-11-30T12:00Z, found {text!r}"
+        ) from None
 
 
 def _positive(text: str) -> int:

@@ -94,6 +94,7 @@ class _Hooks:
         self._began = time.monotonic()
         self._context: Context | None = None
         self._rows: int | None = None
+        self._error = ""
         self._seen = False
         self._patience: list[posting.Patience] = []
         self._pings: posting.Patience | None = None
@@ -147,7 +148,7 @@ class _Hooks:
 
     def ended(self, context: Context, run: Run, result: object) -> None:
         """A run on the lake has ended."""
-        self._rows = run.rows
+        self._rows, self._error = run.rows, run.error
         told = {"outcome": run.outcome, "seconds": run.seconds, "rows": run.rows, "error": run.error or None}
         self._told("ran", of=run.command, **told)
         for what, teller in self._tellers.items():
@@ -166,7 +167,13 @@ class _Hooks:
                 self._safely(what, partial(teller.failed, self._lake, self._command, error))
         self._write(code, seconds)
         self._pinged("/fail" if code else "")
-        self._told("end", outcome=outcome, exit=code, seconds=round(seconds, 3), error=error or None)
+        self._told(
+            "end",
+            outcome=outcome,
+            exit=code,
+            seconds=round(seconds, 3),
+            error=error or (self._error if code else "") or None,
+        )
 
     def _write(self, code: int, seconds: float) -> None:
         if self._metrics is None:

@@ -299,7 +299,10 @@ class _Walk:
             case "STAR" | "POSITIONAL_REFERENCE":
                 self._open = True
             case "PARAMETER" if not self._parameters:
-                raise QueryRefused(f"{_ALLOWED}; parameters such as ? or $1 have no value here.")
+                raise QueryRefused(
+                    f"{_ALLOWED}; found a parameter without a value: use $NAME with --parameter NAME=VALUE, or with "
+                    "parameters= in Python"
+                )
             case "PARAMETER":
                 pass  # a value takes its place when the statement is bound, never text
             case _ if kind not in _EXPRESSIONS:
