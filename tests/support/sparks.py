@@ -40,23 +40,26 @@ ENGINES = ("duckdb", pytest.param("spark", marks=needs_spark))
 
 QUICK_JVM = (
     "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC "
-    "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+    "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote -XX:MetaspaceSize=256m"
 )
 """Flags for a JVM that runs for minutes: its best compiler and a check of known jars would cost more than they save.
 
 Without that compiler the JVM reserves a fifth of the usual space for compiled code. Spark needs more, or its code would
-be compiled, discarded and compiled again.
+be compiled, discarded and compiled again. Its classes fill 160 MB: from less, each step on the way there is a full
+garbage collection.
 """
+_OF_SPARK = f"{QUICK_JVM} -Xms1g"  # as much as it may have: it grows by full collections
+_NO_CODE = {"spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 SMALL = {
     # a table of ten rows needs only one task, and compiling its plan takes longer than running it
     "spark.sql.shuffle.partitions": "1",
     "spark.default.parallelism": "1",
     "spark.sql.adaptive.enabled": "false",  # there is nothing to optimize; every plan gives the same rows
     "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    **_NO_CODE,
     "spark.driver.memory": "1g",
-    "spark.driver.extraJavaOptions": QUICK_JVM,
-    "spark.executor.extraJavaOptions": QUICK_JVM,
+    "spark.driver.extraJavaOptions": _OF_SPARK,
+    "spark.executor.extraJavaOptions": _OF_SPARK,
 }
 _STARTS = """
 import json, sys
@@ -81,13 +84,19 @@ def started(events: Path, environment: Mapping[str, str]) -> Iterator[Any]:
         "spark.eventLog.rolling.enabled": "false",
         "spark.eventLog.compress": "false",
         "spark.eventLog.dir": f"file://{events}",
+        "spark.python.daemon.module": "spark_daemon",
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, os.pathsep.join(map(str, within)))
         with pytest.MonkeyPatch.context() as once:
+            once.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
             for name, value in environment.items():
                 once.setenv(name, value)
             running = session(master="local[2,4]", options=SMALL | watched)
+        # where `SparkEngine._keep` counts rows, tasks see no settings of the session, only such properties;
+        # with a name for the place that calls, Spark does not search the stack for it
+        for name, value in (_NO_CODE | {"callSite.short": "tests", "callSite.long": "tests"}).items():
+            running.sparkContext.setLocalProperty(name, value)
         yield running
         running.sparkContext.stop()
 
