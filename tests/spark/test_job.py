@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from effort import NIGHTLY
 from lakes import REPOSITORY, conserved, contents
 from sparks import JARS, SMALL, needs_spark
 from stedi.aws import job
@@ -78,7 +79,7 @@ def test_a_file_that_cannot_be_landed_fails_the_run_after_the_rest_is_built(
 
 @needs_spark
 def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox: Path) -> None:
-    """As on Glue, executors are processes of their own, two of them."""
+    """As on Glue, executors are processes of their own: one of two tasks, at night two as in `test_spark_verbs.py`."""
     submit = Path(sys.executable).with_name("spark-submit")
     assert JARS is not None
     alone = Lake.create(tmp_path / "alone")
@@ -88,7 +89,7 @@ def test_the_script_of_glue_runs_under_spark_submit(tmp_path: Path, sample_inbox
     command: list[str | Path] = [
         submit,
         "--master",
-        "local-cluster[2,1,1024]",
+        f"local-cluster[{'2,1' if NIGHTLY else '1,2'},1024]",
         "--conf",
         "spark.ui.enabled=false",
         "--jars",
