@@ -100,6 +100,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 _ON_STAGE = {f"tests/faults/test_{name}.py" for name in ("every_call", "power_loss", "key_change", "releases")}
 """The tests whose stage takes ten seconds to make."""
+_WITHOUT_SPARK = {"tests/spark/test_workers.py"}
 
 
 def _file(nodeid: str) -> str:
@@ -107,8 +108,8 @@ def _file(nodeid: str) -> str:
 
 
 def _shared(nodeid: str) -> str:
-    spark = nodeid.startswith("tests/spark/") or "[spark-" in nodeid
     file = _file(nodeid)
+    spark = "[spark-" in nodeid or (file.startswith("tests/spark/") and file not in _WITHOUT_SPARK)
     return "tests/spark" if spark else "tests/faults/stage" if file in _ON_STAGE else file
 
 
@@ -116,14 +117,13 @@ def _shared(nodeid: str) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Decides whether the test starts the lake's processes and engines as in production."""
     forks.OWN = item.get_closest_marker("own_processes") is not None
-    quick.OWN = item.get_closest_marker("own_engine") is not None or item.nodeid.startswith(_OWN_ENGINE)
+    quick.OWN = item.get_closest_marker("own_engine") is not None or item.nodeid.startswith("tests/unit/")
     os.environ[_THREADS] = "1"  # every core already runs tests
     if effort.NIGHTLY or quick.OWN or (item.nodeid.startswith("tests/properties/") and not effort.QUICK):
         del os.environ[_THREADS]
 
 
 _THREADS = "STEDI_ENGINE_THREADS"
-_OWN_ENGINE = ("tests/unit/", "tests/spark/")
 
 
 @pytest.fixture(scope="session", autouse=True)

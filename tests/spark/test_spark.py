@@ -122,9 +122,16 @@ def sample_built(spark: Any, slate: Slate, sample_inbox: Path) -> SampleBuiltByS
     return SampleBuiltBySpark(slate, sample_inbox)
 
 
-@pytest.fixture
-def engine(spark: Any, tmp_path: Path) -> Iterator[SparkEngine]:
-    with SparkEngine(tmp_path / "session") as made:
+@pytest.fixture(scope="module")
+def engine(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
+    """One session for every test of statements: a new one plans its first statement for a quarter of a second."""
+    with SparkEngine(tmp_path_factory.mktemp("session")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDB]:
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path_factory.mktemp("duckdb")) as made:
         yield made
 
 
@@ -265,11 +272,8 @@ def test_every_select_that_builds_make_has_known_constructs_only(monkeypatch: py
 
 
 @pytest.mark.parametrize("sql", ALIKE)
-def test_both_engines_give_the_same_rows(engine: SparkEngine, tmp_path: Path, sql: str) -> None:
-    with DuckDB(memory="100MB", threads=1, temporary=tmp_path / "duckdb") as other:
-        expected = other.rows(sql)
-    found = engine.rows(sql)
-    assert sorted(map(repr, map(tuple, found))) == sorted(map(repr, expected))
+def test_both_engines_give_the_same_rows(engine: SparkEngine, other: DuckDB, sql: str) -> None:
+    assert sorted(map(repr, engine.rows(sql))) == sorted(map(repr, other.rows(sql)))
 
 
 @pytest.mark.parametrize("kind", ["bigint", "varchar", "date", "boolean"])
