@@ -36,6 +36,7 @@ _MEMORY, _ROOM = Path("/dev/shm"), 6 << 30
 
 def pytest_configure() -> None:
     """Puts the tests' folders into memory if there is room: on disk each commit of a lake waits for the disk."""
+    gc.disable()  # until the tests are collected: none of them goes
     with contextlib.suppress(OSError):
         if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
@@ -78,6 +79,8 @@ def pytest_collection_finish() -> None:
     """Exempts modules and thousands of tests from garbage collection: they live as long as the process."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000)  # as a command sets it
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

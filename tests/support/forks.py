@@ -190,6 +190,7 @@ def _serve(descriptor: int, modules: Sequence[str], before: str) -> None:
 
     codes = {stedi.query.sandbox.__file__: _code(stedi.query.sandbox.__file__)}
     gc.freeze()  # otherwise each fork copies memory that it only reads
+    gc.set_threshold(50_000)  # as a command sets it
     asking = socket.socket(fileno=descriptor)
     while True:
         start, ancillary, *_ = asking.recvmsg(4, socket.CMSG_SPACE(4 * 4))

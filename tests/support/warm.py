@@ -107,6 +107,7 @@ def main() -> None:
                 importlib.import_module(f"stedi.{name}.{module.name}")
     sweep_mutants.apply()
     gc.freeze()  # otherwise each child copies memory that it only reads
+    gc.set_threshold(50_000)  # as a command sets it
     for line in sys.stdin:
         request = json.loads(line)
         started = time.monotonic()
