@@ -21,6 +21,44 @@ static i64 least(i64 one, i64 other) { return one < other ? one : other; }
 
 enum { MOST = 90 };
 
+static u8 *put_number(u8 *to, i64 value) { return to + varint((u64)value << 1 ^ (u64)(value >> 63), to); }
+
+/* Writes a structure like a page's header: numbers in its first fields, and inside it further structures, or values of
+   any type in any field. */
+static u8 *put_structure(u8 *to, i32 depth) {
+    static const u8 kinds[] = {1, 2, 4, 5, 5, 6, BINARY, LIST, STRUCT};
+    i32 fields = 1 + (i32)dice(4), field = 0;
+    for (i32 step; fields; fields--, field += step) {
+        step = dice(9) ? 1 : 1 + (i32)dice(9);
+        i32 nested = depth && (field + step == 5 || field + step == 7) && dice(9);
+        u8 kind = nested ? STRUCT : dice(6) ? 5 : kinds[dice(sizeof kinds)];
+        if (kind == STRUCT && !depth) kind = 5;
+        if (dice(20)) *to++ = (u8)(step << 4 | kind);
+        else { *to++ = kind; to = put_number(to, field + step); }
+        if (kind == STRUCT) to = put_structure(to, depth - 1);
+        else if (kind == BINARY) { u32 size = dice(9); *to++ = (u8)size; memset(to, 7, size); to += size; }
+        else if (kind == LIST) { u32 size = dice(9); *to++ = (u8)(size << 4 | 5); memset(to, 2, size); to += size; }
+        else if (kind > 2) to = put_number(to, dice(9) ? (i64)dice(300) : (i64)((u64)dice(~0U) * dice(~0U)));
+    }
+    *to++ = 0;
+    return to;
+}
+
+/* Reads the header of a page that is almost right. */
+static void read_head(void) {
+    u8 made[4096];
+    i64 size = put_structure(made, 3) - made, before = dice(4), end;
+    for (u32 changes = dice(3) ? 0 : 1 + dice(3); changes; changes--) made[dice((u32)size)] = (u8)dice(256);
+    if (!dice(9)) size = dice((u32)size + 1);
+    u8 *bytes = sized((size_t)(before + size));
+    memset(bytes, 0, (size_t)before);
+    memcpy(bytes + before, made, (size_t)size);
+    Head head;
+    end = stedi_head(bytes, before + size, before, &head);
+    assert(end <= before + size && (end < 0 || (end > before && !bytes[end - 1])));
+    free(bytes);
+}
+
 int main(int count, char **words) {
     assert(count == 3);
     state = strtoull(words[1], 0, 10) * 2 + 1;
@@ -46,7 +84,13 @@ int main(int count, char **words) {
             }
         } else {
             page[size++] = (u8)width;
-            size += pack(codes, present, width & 31, page + size);
+            i64 packed = pack(codes, present, width & 31, page + size);
+            if (!(((u64)entries - 1) >> (width & 31))) { /* they fit */
+                u32 again[MOST];
+                assert(unpack(page + size, packed, width & 31, present, again) == packed);
+                for (i64 n = 0; n < present; n++) assert(again[n] == codes[n]);
+            }
+            size += packed;
         }
         for (u32 changes = dice(3) ? 0 : 1 + dice(3); changes && size; changes--)
             page[dice((u32)(dice(2) ? size : least(size, 12)))] = (u8)(dice(2) ? dice(256) : dice(2) ? 0 : 255);
@@ -73,14 +117,18 @@ int main(int count, char **words) {
             assert(done <= size + room);
         } else {
             if (stedi_mark(&given, entries, flags, marks) == 0) {
-                i64 *found = sized((size_t)(claimed + 2) * 8);
                 for (i64 n = 0; n < claimed; n++) marks[n] &= 1;
-                assert(stedi_ranges(marks, claimed, found) <= (claimed + 1) / 2);
-                free(found);
+                u8 mark = (u8)dice(2);
+                i64 found = stedi_ranges(marks, claimed, mark, 0), *those = sized((size_t)found * 16), row = 0;
+                assert(found <= (claimed + 1) / 2 && stedi_ranges(marks, claimed, mark, those) == found);
+                for (i64 n = 0; n < found; n++) {
+                    for (; row < those[2 * n]; row++) assert(marks[row] != mark);
+                    for (; row < those[2 * n + 1]; row++) assert(marks[row] == mark);
+                }
+                free(those);
             }
-            memset(marks, (i32)dice(2), (size_t)claimed);
-            stedi_used(&given, entries, marks, used);
-            for (i64 n = 0; n < entries; n++) { assert(used[n] <= 2); used[n] = 0; }
+            stedi_used(&given, entries, used, flags);
+            for (i64 n = 0; n < entries; n++) { assert(used[n] <= 1); used[n] = 0; }
             done = stedi_codes(&given, entries, used);
             to = sized((size_t)(room + 1 + (done < 0 ? 0 : done / 8 + 1) * (width + 10)));
             if (done >= 0) {
@@ -93,6 +141,7 @@ int main(int count, char **words) {
         }
         taken += done >= 0;
         free(to);
+        read_head();
         i64 left, length = dice(9) ? size : dice((u32)size + 1);
         u32 *renumbered = sized((size_t)entries * 4);
         u8 *dictionary = exactly(page, length);

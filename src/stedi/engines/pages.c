@@ -34,6 +34,12 @@ typedef struct {
 
 typedef struct { i64 low, high; i32 some, nan; } Bounds; /* doubles are stored by their bits */
 
+typedef struct {                                        /* a page's header; -1 for what it does not say */
+    i64 kind, size, packed;                             /* the page's type; its size uncompressed and compressed */
+    i64 count, encoding, levels;                        /* of a data page: rows, encoding of values and of levels */
+    i64 entries, dictionary_encoding;                   /* of a dictionary page */
+} Head;
+
 static u64 word(const u8 *at) { u64 value; memcpy(&value, at, 8); return value; }
 
 /* Unpacks numbers of `width` bits, stored as runs of equal numbers or groups of eight. Returns their encoded size. */
@@ -81,6 +87,93 @@ static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) {
     return at;
 }
 
+/* Reads a number of Thrift's compact protocol at an offset. Returns the offset of its end. */
+static i64 number(const u8 *bytes, i64 size, i64 at, u64 *value) {
+    *value = 0;
+    for (i32 shift = 0; at < size; shift += 7) {
+        u8 byte = bytes[at++];
+        if (shift == 63 && byte > 1) return -1;
+        *value |= (u64)(byte & 127) << shift;
+        if (byte < 128) return at;
+    }
+    return -1;
+}
+
+enum { I16 = 4, I64 = 6, BINARY = 8, LIST = 9, STRUCT = 12, FIELDS = 8 }; /* types; the fields of a `Fields` */
+
+typedef struct { u8 kinds[FIELDS]; i64 values[FIELDS]; } Fields; /* a number's value, or the offset of a structure */
+
+static i64 structure(const u8 *bytes, i64 size, i64 at, i32 depth, Fields *fields);
+
+/* Returns the offset of the end of a value of a type; sets *value if it is a number. */
+static i64 value_end(const u8 *bytes, i64 size, i64 at, i32 kind, i32 depth, i64 *value) {
+    u64 found;
+    if (kind >= I16 && kind <= I64) {
+        at = number(bytes, size, at, &found);
+        *value = (i64)(found >> 1) ^ -(i64)(found & 1);
+        return at;
+    }
+    if (kind == BINARY) {
+        at = number(bytes, size, at, &found);
+        return at < 0 || found > (u64)(size - at) ? -1 : at + (i64)found;
+    }
+    if (kind == STRUCT) return depth ? structure(bytes, size, at, depth - 1, 0) : -1;
+    if (kind != LIST || at >= size || !depth) return -1;
+    i32 of = bytes[at] & 15;
+    found = bytes[at++] >> 4;
+    if (found == 15) at = number(bytes, size, at, &found);
+    if (at < 0 || found > (u64)(size - at)) return -1;
+    for (i64 unused; found && at >= 0; found--) at = value_end(bytes, size, at, of, depth - 1, &unused);
+    return at;
+}
+
+/* Returns the offset of the end of a structure that begins at an offset, and sets its fields, if they are wanted. */
+static i64 structure(const u8 *bytes, i64 size, i64 at, i32 depth, Fields *fields) {
+    i64 field = 0;
+    while (at >= 0 && at < size) {
+        i32 head = bytes[at++], kind = head & 15;
+        u64 id;
+        if (!head) return at;
+        if (head >> 4) field += head >> 4;
+        else {
+            at = number(bytes, size, at, &id);
+            if (at < 0 || id > 1 << 16) return -1;
+            field = (i64)(id >> 1) ^ -(i64)(id & 1);
+        }
+        i64 begin = at, value = 0;
+        if (kind > 2) at = value_end(bytes, size, at, kind, depth, &value); /* the types 1 and 2 are true and false */
+        if (!fields) continue;
+        if (field < 0 || field >= FIELDS) return -1;
+        fields->kinds[field] = (u8)kind;
+        fields->values[field] = kind == STRUCT ? begin : value;
+    }
+    return -1;
+}
+
+/* Sets *value to the number in a field, -1 if there is none. Returns whether the field has no other type. */
+static int told(const Fields *fields, i32 field, i64 *value) {
+    *value = fields->kinds[field] ? fields->values[field] : -1;
+    return !fields->kinds[field] || fields->kinds[field] == 5; /* 5: 32 bits */
+}
+
+/* Reads the header of the page that begins at an offset. Returns the offset of its end; a negative number if it has an
+   unknown field: that could say something about removed rows. */
+i64 stedi_head(const u8 *bytes, i64 size, i64 at, Head *head) {
+    enum { DEPTH = 15, DATA = 5, DICTIONARY = 7 };
+    Fields page = {0}, data = {0}, dictionary = {0};
+    i64 end = structure(bytes, size, at, DEPTH, &page);
+    if (end < 0 || page.kinds[0] || page.kinds[4] || page.kinds[6]) return -1;
+    if (!told(&page, 1, &head->kind) || !told(&page, 2, &head->size) || !told(&page, 3, &head->packed)) return -1;
+    for (i32 field = DATA; field <= DICTIONARY; field += DICTIONARY - DATA) {
+        if (!page.kinds[field]) continue;
+        Fields *of = field == DATA ? &data : &dictionary;
+        if (page.kinds[field] != STRUCT || structure(bytes, size, page.values[field], DEPTH, of) < 0) return -1;
+    }
+    if (!told(&data, 1, &head->count) || !told(&data, 2, &head->encoding) || !told(&data, 3, &head->levels)) return -1;
+    if (!told(&dictionary, 1, &head->entries) || !told(&dictionary, 2, &head->dictionary_encoding)) return -1;
+    return end;
+}
+
 static i64 varint(u64 value, u8 *to) {
     i64 at = 0;
     for (; value > 127; value >>= 7) to[at++] = (u8)(value | 128);
@@ -106,10 +199,17 @@ static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
             for (same = 0; same < 8 && end + same < count && from[end + same] == from[end];) same++;
         }
         out += varint((u64)((end - at) / 8) << 1 | 1, to + out);
-        u64 held = 0;
-        for (i32 bits = 0; at < end; at++) {
-            held |= (u64)(at < count ? from[at] : 0) << bits;
-            for (bits += width; bits >= 8; bits -= 8, held >>= 8) to[out++] = (u8)held;
+        for (; at < end; at += 8) {                     /* eight numbers fill whole bytes */
+            u64 held = 0;
+            i32 bits = 0;
+            for (i64 n = at; n < at + 8; n++) {
+                held |= (u64)(n < count ? from[n] : 0) << bits;
+                if ((bits += width) < 32) continue;
+                u32 half = (u32)held;
+                memcpy(to + out, &half, 4);
+                out += 4, bits -= 32, held >>= 32;
+            }
+            for (; bits > 0; bits -= 8, held >>= 8) to[out++] = (u8)held;
         }
     }
     return out;
@@ -161,28 +261,39 @@ i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks) {
     return 0;
 }
 
-/* Sets a bit in `used` for each dictionary entry that a row has: 1 if the row stays, 2 if it has a mark. */
-i64 stedi_used(Page *page, i64 entries, const u8 *marks, u8 *used) {
-    i64 values = places(page, entries);
+static void set(u8 *used, const u32 *codes, i64 count) { for (i64 n = 0; n < count; n++) used[codes[n]] = 1; }
+
+/* Sets `kept` for each dictionary entry that a row to keep has, and `removed` for each that another row has. */
+i64 stedi_used(Page *page, i64 entries, u8 *kept, u8 *removed) {
+    i64 values = places(page, entries), row = 0, at = 0;
     if (values < 0) return -1;
-    if (values == page->count)
-        for (i64 row = 0; row < values; row++) used[page->codes[row]] |= (u8)(1 << (marks[row] & 1));
-    else
-        for (i64 row = 0, value = 0; row < page->count; row++)
-            if (page->levels[row]) used[page->codes[value++]] |= (u8)(1 << (marks[row] & 1));
+    for (i64 range = 0, from, to; row < page->count; ) {
+        if (!next(page, &range, &from, &to)) from = to = page->count;
+        i64 first = at, second;
+        if (values == page->count) first = from, second = to;
+        else {
+            for (; row < from; row++) first += page->levels[row];
+            second = first;
+            for (; row < to; row++) second += page->levels[row];
+        }
+        set(removed, page->codes + at, first - at);
+        set(kept, page->codes + first, second - first);
+        row = to;
+        at = second;
+    }
     return 0;
 }
 
-/* Writes the ranges of rows without a mark, at most (rows + 1) / 2. Returns the number of ranges. */
-i64 stedi_ranges(const u8 *marks, i64 rows, i64 *ranges) {
+/* Writes the ranges of rows with a mark, 0 or 1, if `ranges` is not null. Returns the number of ranges, which is at
+   most (rows + 1) / 2. */
+i64 stedi_ranges(const u8 *marks, i64 rows, u8 mark, i64 *ranges) {
     i64 count = 0;
-    for (i64 row = 0; row < rows;) {
-        while (row < rows && marks[row]) row++;
-        if (row == rows) break;
-        ranges[2 * count] = row;
-        const u8 *end = memchr(marks + row, 1, (size_t)(rows - row));
+    for (i64 row = 0; row < rows; count++) {
+        const u8 *start = memchr(marks + row, mark, (size_t)(rows - row));
+        if (!start) break;
+        const u8 *end = memchr(start, !mark, (size_t)(marks + rows - start));
         row = end ? end - marks : rows;
-        ranges[2 * count++ + 1] = row;
+        if (ranges) ranges[2 * count] = start - marks, ranges[2 * count + 1] = row;
     }
     return count;
 }

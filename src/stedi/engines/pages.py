@@ -58,12 +58,8 @@ from stedi.storage import durable, s3
 _TIMES = 3
 """Memory for a file, as a multiple of its size: the file, the new file, and an uncompressed row group."""
 _FORMS = {1: "<q", 2: "<d"}
-_TURNED = bytes([1, 0]).ljust(256, b"\0")
-_ASKED = bytes([1, 1, 0]).ljust(256, b"\1")
-"""Tables that translate the marks of rows: `_TURNED` swaps 0 and 1; `_ASKED` turns 2 into 0 and every other mark
-into 1."""
-_REMOVED, _KEPT = 2, bytes([0, 1, 0, 1]).ljust(256, b"\0")
-"""The mark of a dictionary entry that only removed rows have; the table that translates marks to whether it is kept."""
+_ASKED = bytes([0, 0, 1]).ljust(256, b"\0")
+"""A table that translates the marks of rows: 2 to 1, and every other mark to 0."""
 _LEFT_OUT = {META[name] for name in ("bloom", "bloom_size", "size")}
 """Metadata that a new file does not have: Bloom filters would still contain the values of removed rows."""
 _GREATEST = {1: True, 2: False, 5: True, 6: False}
@@ -145,7 +141,7 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
     optional = may_be_null(footer, columns)
     groups: list[Struct] = []
     unpacker = zstandard.ZstdDecompressor()
-    made = _New()
+    made, buffers = _New(), Buffers()
     for group in elements(footer, FOOTER["groups"]):
         refuse_unknown(group, GROUP)
         chunks = elements(group, GROUP["columns"])
@@ -155,7 +151,7 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
             Chunk(source, chunk, column, maybe, unpacker)
             for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
         ]
-        written = _row_group(group, read, leaving, made)
+        written = _row_group(group, read, leaving, made, buffers)
         if written is not None:
             groups.append({**written, GROUP["ordinal"]: (thrift.I16, len(groups))} if 7 in written else written)
     if not groups:
@@ -228,12 +224,11 @@ class _New:
         return {name: nulls for name, nulls in self._nulls.items() if name not in self._unknown}, bounds
 
 
-def _row_group(group: Struct, chunks: Sequence[Chunk], leaving: Leaving, made: _New) -> Struct | None:
+def _row_group(group: Struct, chunks: Sequence[Chunk], leaving: Leaving, made: _New, buffers: Buffers) -> Struct | None:
     """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
     rows: int = field_value(group, GROUP["rows"], I64)
     if any(chunk.count != rows for chunk in chunks) or not 0 < rows <= MOST_ROWS:
         raise Unsupported
-    buffers = Buffers(rows)
     marks, named = _marks({chunk.column.name: chunk for chunk in chunks}, leaving, rows, buffers)
     gone = rows - marks.count(0)
     if gone == rows:
@@ -259,15 +254,16 @@ def _row_group(group: Struct, chunks: Sequence[Chunk], leaving: Leaving, made: _
 class _Split:
     """The kept and the removed rows of a row group.
 
-    Attributes:
+    Args:
         marks: One byte per row: 0 if it is kept, 1 if it is removed.
+
+    Attributes:
         stay: The kept rows.
         leave: The removed rows.
     """
 
     def __init__(self, marks: bytearray) -> None:
-        self.marks = marks
-        self.stay, self.leave = RowRanges(marks), RowRanges(marks.translate(_TURNED))
+        self.stay, self.leave = RowRanges(marks), RowRanges(marks, 1)
 
     def touches(self, page: DataPage) -> bool:
         """Returns whether a page has removed rows."""
@@ -285,15 +281,15 @@ def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, rows: int, buffers: Bu
     if any(page.encoding == PLAIN for page in pages):
         raise Unsupported
     texts = texts_of(key.dictionary, key.entries)
-    flags = bytearray(1 if text in leaving.texts else 2 if text in leaving.moments else 0 for text in texts)
-    if not any(flags):
+    if leaving.texts.isdisjoint(texts) and leaving.moments.keys().isdisjoint(texts):
         return marks, False
+    flags = bytearray(1 if text in leaving.texts else 2 if text in leaving.moments else 0 for text in texts)
     for data in pages:
         page = buffers.page(key, data)
         if library().stedi_mark(byref(page), key.entries, address(flags), address(memoryview(marks)[data.first :])) < 0:
             raise Unsupported
     if 2 in marks:
-        asked = RowRanges(marks.translate(_ASKED))
+        asked = RowRanges(marks.translate(_ASKED), 1)
         named = selected_values(key, texts, buffers, asked)
         moments = selected_integers(chunks[leaving.moment], buffers, asked)
         at = -1
@@ -334,11 +330,10 @@ class _Shortened:
             loses = self._loses()
             renumbered, dictionary, entries = self._dictionary(None if loses else bytearray(b"\1") * chunk.entries)
             width = max(1, (entries - 1).bit_length())
-            told = {1: (I32, entries), 2: (I32, chunk.dictionary_encoding)}
             if loses:
-                place = self._page(made, 2, 7, told, dictionary)
+                place = self._page(made, 2, 7, (entries, chunk.dictionary_encoding), dictionary)
             else:
-                place = self._added(made, 2, told[2][1], (chunk.dictionary_page,), chunk.dictionary_size)
+                place = self._added(made, 2, chunk.dictionary_encoding, (chunk.dictionary_page,), chunk.dictionary_size)
             meta[META["dictionary"]] = I64, place
             if not chunk.kind and 5 in chunk.statistics and self._numbered == len(chunk.pages):
                 texts = texts_of(dictionary, entries)
@@ -364,8 +359,7 @@ class _Shortened:
                 if not page.rows:
                     continue
                 kept += page.rows
-                told = {1: (I32, page.rows), 2: (I32, data.encoding), 3: (I32, RLE), 4: (I32, RLE)}
-                place = self._page(made, 0, 5, told, body)
+                place = self._page(made, 0, 5, (page.rows, data.encoding, RLE, RLE), body)
             meta.setdefault(META["data"], (I64, place))
         meta[META["values"]] = I64, kept
         meta[META["unpacked"]], meta[META["packed"]] = ((I64, size) for size in self._sizes)
@@ -380,22 +374,22 @@ class _Shortened:
 
     def _loses(self) -> bool:
         """Returns whether the dictionary loses an entry; if so, `_used` marks the entries that it keeps."""
-        chunk, used = self._chunk, bytearray(self._chunk.entries)
+        kept, removed = bytearray(self._chunk.entries), bytearray(self._chunk.entries)
         for data in self._touched:
-            self._use(data, used)
+            self._use(data, kept, removed)
         for data in self._others:
             # texts have no early exit: a dictionary may hold only texts that a kept row is known to have
-            if chunk.kind and _REMOVED not in used:
+            if self._chunk.kind and not _bits(removed) & ~_bits(kept):
                 return False
-            self._use(data, used)
-        self._used = used.translate(_KEPT)
-        return 0 in self._used
+            self._use(data, kept, removed)
+        self._used = kept
+        return 0 in kept
 
-    def _use(self, data: DataPage, used: bytearray) -> None:
-        """Marks the dictionary entries that kept rows of a page have (1), removed rows (2), or both (3)."""
+    def _use(self, data: DataPage, kept: bytearray, removed: bytearray) -> None:
+        """Marks the dictionary entries that kept rows of a page have, and those that removed rows have."""
         if data.encoding != PLAIN:
-            page, marks = self._buffers.page(self._chunk, data), memoryview(self._split.marks)[data.first :]
-            if library().stedi_used(byref(page), self._chunk.entries, address(marks), address(used)) < 0:
+            page = self._buffers.page(self._chunk, data, self._split.stay)
+            if library().stedi_used(byref(page), self._chunk.entries, address(kept), address(removed)) < 0:
                 raise Unsupported
 
     def _dictionary(self, used: bytearray | None) -> tuple[bytearray, bytes, int]:
@@ -410,10 +404,10 @@ class _Shortened:
             raise Unsupported
         return renumbered, bytes(memoryview(to)[:size]), left.value
 
-    def _page(self, made: _New, kind: int, place: int, told: Struct, body: bytes | memoryview) -> int:
+    def _page(self, made: _New, kind: int, place: int, told: Sequence[int], body: bytes | memoryview) -> int:
         packed = made.packed(body)
-        head = thrift.write({1: (I32, kind), 2: (I32, len(body)), 3: (I32, len(packed)), place: (STRUCT, told)})
-        return self._added(made, kind, told[2][1], (head, packed), len(head) + len(body))
+        head = thrift.write_numbers((kind, len(body), len(packed)), place, told)
+        return self._added(made, kind, told[1], (head, packed), len(head) + len(body))
 
     def _added(self, made: _New, kind: int, encoding: int, parts: Sequence[bytes | memoryview], size: int) -> int:
         at = made.at
@@ -467,6 +461,11 @@ class _Shortened:
         # statistics do not distinguish the signs of zero: the format requires the wider bound, -0.0 or +0.0
         wider = (low or -0.0, high or 0.0) if chunk.kind == 2 else (low, high)
         return struct.pack(form, wider[0]), struct.pack(form, wider[1])
+
+
+def _bits(marks: bytearray) -> int:
+    """Returns the marks of dictionary entries, each 0 or 1, as one number."""
+    return int.from_bytes(marks, "little")
 
 
 def _number(form: str, bits: int) -> float:

@@ -14,7 +14,7 @@ import os
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint8, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_uint8, c_void_p
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,7 +50,6 @@ META = {
     "type": 1, "encodings": 2, "path": 3, "codec": 4, "values": 5, "unpacked": 6, "packed": 7, "data": 9,
     "dictionary": 11, "statistics": 12, "encoding_stats": 13, "bloom": 14, "bloom_size": 15, "size": 16,
 }  # fmt: skip
-_HEADER = {"type": 1, "unpacked": 2, "packed": 3, "data": 5, "dictionary": 7}
 
 
 class Unsupported(Exception):
@@ -74,7 +73,7 @@ class NativePage(Structure):
     """A page and what is selected of it, as `pages.c` takes them."""
 
     _fields_ = (
-        ("bytes", c_void_p), ("size", c_int64), ("count", c_int64), ("first", c_int64), ("optional", c_int32),
+        ("bytes", c_char_p), ("size", c_int64), ("count", c_int64), ("first", c_int64), ("optional", c_int32),
         ("ranges", c_void_p), ("ranges_count", c_int64), ("codes", c_void_p), ("levels", c_void_p), ("rows", c_int64),
         ("present", c_int64), ("values", c_int64),
     )  # fmt: skip
@@ -84,6 +83,15 @@ class NativeBounds(Structure):
     """The lowest and the highest value, as 64 bits, whether there are any values, and whether one is NaN."""
 
     _fields_ = (("low", c_int64), ("high", c_int64), ("some", c_int32), ("nan", c_int32))
+
+
+class NativeHead(Structure):
+    """The header of a page; -1 for what it does not say."""
+
+    _fields_ = tuple(
+        (name, c_int64)
+        for name in ("kind", "size", "packed", "count", "encoding", "levels", "entries", "dictionary_encoding")
+    )
 
 
 class StoredBytes:
@@ -115,8 +123,9 @@ def library() -> Any:
     page, bounds = POINTER(NativePage), POINTER(NativeBounds)
     for name, arguments in {
         "stedi_mark": [page, c_int64, c_void_p, c_void_p],
+        "stedi_head": [c_void_p, c_int64, c_int64, POINTER(NativeHead)],
         "stedi_used": [page, c_int64, c_void_p, c_void_p],
-        "stedi_ranges": [c_void_p, c_int64, c_void_p],
+        "stedi_ranges": [c_void_p, c_int64, c_uint8, c_void_p],
         "stedi_codes": [page, c_int64, c_void_p],
         "stedi_pack": [page, c_int64, c_void_p, c_int32, c_void_p],
         "stedi_plain": [page, c_int32, bounds, c_void_p],
@@ -257,7 +266,8 @@ class Chunk:
         self.size: int = field_value(self.meta, META["packed"], I64)
         if not (4 <= self.start <= self.data and 0 <= self.size <= len(source) - self.start):
             raise Unsupported
-        self.raw = memoryview(source[self.start : self.start + self.size])
+        self._content = bytes(source[self.start : self.start + self.size])
+        self.raw = memoryview(self._content)
         if len(self.raw) < self.size:
             raise Unsupported  # the file was truncated
         self.statistics: Struct = self.meta[META["statistics"]][1] if META["statistics"] in self.meta else {}
@@ -276,29 +286,25 @@ class Chunk:
 
     def _read(self) -> Iterator[DataPage]:
         at = first = 0
+        head, read = NativeHead(), library().stedi_head
+        content = ctypes.cast(c_char_p(self._content), c_void_p)
         while at < self.size:
-            begin = at
-            head, at = thrift.read(self.raw, at)
-            refuse_unknown(head, _HEADER)
-            size, packed = field_value(head, 2, I32), field_value(head, 3, I32)
-            if not 0 <= packed <= self.size - at:
+            begin, at = at, read(content, self.size, at, byref(head))
+            size, packed, count, encoding = head.size, head.packed, head.count, head.encoding
+            if at < 0 or not 0 <= packed <= self.size - at:
                 raise Unsupported
             body = self.raw[at : at + packed]
             at += packed
-            kind = field_value(head, 1, I32)
-            if kind == 2 and not begin:
-                told = field_value(head, 7, STRUCT)
-                self.entries, self.dictionary_encoding = field_value(told, 1, I32), field_value(told, 2, I32)
+            if head.kind == 2 and not begin:
+                self.entries, self.dictionary_encoding = head.entries, head.dictionary_encoding
                 self.dictionary, self.dictionary_page = _unpacked(body, size, self._unpacker), self.raw[:at]
                 self.dictionary_size = at - packed + size
                 if self.dictionary_encoding not in (PLAIN, _PLAIN_DICTIONARY):
                     raise Unsupported
                 if not 0 <= self.entries <= len(self.dictionary):
                     raise Unsupported
-            elif kind == 0:
-                told = field_value(head, 5, STRUCT)
-                count, encoding = field_value(told, 1, I32), field_value(told, 2, I32)
-                if not 0 <= count <= self.count - first or (self.optional and field_value(told, 3, I32) != RLE):
+            elif head.kind == 0:
+                if not 0 <= count <= self.count - first or (self.optional and head.levels != RLE):
                     raise Unsupported
                 if encoding != PLAIN and (encoding not in _NUMBERED or self.dictionary_encoding is None):
                     raise Unsupported
@@ -316,12 +322,12 @@ class RowRanges:
         ranges: The start and the end of each range.
     """
 
-    def __init__(self, marks: bytearray) -> None:
-        """Selects the rows whose mark is 0."""
-        # of a bytearray only what is written takes memory: there are few ranges
-        size = len(marks) + 2
-        self.ranges = (c_int64 * size).from_buffer(bytearray(8 * size))
-        self.count: int = library().stedi_ranges(address(marks), len(marks), self.ranges)
+    def __init__(self, marks: bytearray, mark: int = 0) -> None:
+        """Selects the rows with a mark, which are 0 and 1."""
+        found = library().stedi_ranges
+        self.count: int = found(address(marks), len(marks), mark, None)
+        self.ranges = (c_int64 * (2 * self.count))()
+        found(address(marks), len(marks), mark, self.ranges)
 
     def touch(self, page: DataPage) -> bool:
         """Returns whether a page has one of the rows."""
@@ -331,15 +337,10 @@ class RowRanges:
 
 
 class Buffers:
-    """The buffers into which the pages of a row group are decoded.
+    """The buffers into which pages are decoded, one page at a time."""
 
-    Args:
-        rows: The number of rows in the row group.
-    """
-
-    def __init__(self, rows: int) -> None:
-        size = 4 * max(1, rows)
-        self._codes, self._levels = ((ctypes.c_char * size).from_buffer(bytearray(size)) for _ in range(2))
+    def __init__(self) -> None:
+        self._codes, self._levels = (ctypes.c_char * 0)(), (ctypes.c_char * 0)()
         self._out = bytearray()
 
     def out(self, size: int) -> bytearray:
@@ -350,15 +351,17 @@ class Buffers:
 
     def page(self, chunk: Chunk, data: DataPage, rows: RowRanges | None = None) -> NativePage:
         """Returns a page as `pages.c` takes it, restricted to some rows."""
-        unpacked = data.unpacked
-        return NativePage(
-            ctypes.cast(ctypes.c_char_p(unpacked), c_void_p).value,
-            *(len(unpacked), data.count, data.first, chunk.optional),
+        unpacked, size = data.unpacked, 4 * max(1, data.count)
+        if len(self._codes) < size:
+            self._codes, self._levels = (ctypes.c_char * size)(), (ctypes.c_char * size)()
+        page = NativePage(
+            *(unpacked, len(unpacked), data.count, data.first, chunk.optional),
             rows and ctypes.addressof(rows.ranges),
             rows.count if rows else 0,
-            ctypes.addressof(self._codes),
-            ctypes.addressof(self._levels),
+            *(ctypes.addressof(self._codes), ctypes.addressof(self._levels)),
         )
+        page.held = self._codes, self._levels, rows
+        return page
 
 
 def address(data: bytearray | memoryview | None) -> Any:
@@ -397,7 +400,7 @@ def selected_values(chunk: Chunk, values: Sequence[Any], buffers: Buffers, rows:
     for data in filter(rows.touch, chunk.pages):
         page = buffers.page(chunk, data, rows)
         count = selected_codes(chunk, page, bytearray(chunk.entries))
-        found += (values[code] for code in (ctypes.c_uint32 * count).from_address(page.codes))
+        found += map(values.__getitem__, (ctypes.c_uint32 * count).from_address(page.codes)[:])
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from ctypes import byref
+from itertools import groupby
 from typing import Any
 
 from stedi.engines.parquet import (
@@ -41,8 +42,6 @@ MOST_TEXTS = 1_000
 """The largest number of texts to look for: an engine finds the rows of more people faster."""
 _MOST_FOUND = 1 << 17
 """The largest number of rows of a row group that are held as Python's values."""
-_TURNED = bytes([1, 0]).ljust(256, b"\0")
-"""A table that swaps the marks 0 and 1."""
 
 Rows = dict[tuple[str, ...], tuple[list[int], ...]]
 """Rows of a file: for each combination of texts, the values of each column of integers."""
@@ -120,10 +119,10 @@ class Selection:
         if any(page.encoding == PLAIN for page in pages):
             raise Unsupported
         texts = texts_of(key.dictionary, key.entries)
-        flags = bytearray(text in self._texts for text in texts)
-        if 1 not in flags:
+        if self._texts.isdisjoint(texts):
             return None
-        marks, buffers = bytearray(group.rows), Buffers(group.rows)
+        flags = bytearray(text in self._texts for text in texts)
+        marks, buffers = bytearray(group.rows), Buffers()
         for data in pages:
             page, to = buffers.page(key, data), address(memoryview(marks)[data.first :])
             if library().stedi_mark(byref(page), key.entries, address(flags), to) < 0:
@@ -135,20 +134,20 @@ class Selection:
         if self._integers:
             if count > _MOST_FOUND:
                 raise Unsupported
-            asked = RowRanges(marks.translate(_TURNED))
+            asked = RowRanges(marks, 1)
             columns: list[list[Any]] = [selected_values(key, texts, buffers, asked)]
             if self._also:
                 columns.append(selected_texts(group.chunk(self._also), buffers, asked))
             columns += [selected_integers(group.chunk(name), buffers, asked) for name in self._integers]
             if any(len(column) != count for column in columns):
                 raise Unsupported  # some values are missing
-            width = len(columns) - len(self._integers)
-            for row in zip(*columns, strict=True):
-                held = rows.get(row[:width])
-                if held is None:
-                    held = rows[row[:width]] = tuple([] for _ in self._integers)
-                for to, value in zip(held, row[width:], strict=True):
-                    to.append(value)
+            width, at = len(columns) - len(self._integers), 0
+            for told, same in groupby(zip(*columns[:width], strict=True)):
+                held = rows.setdefault(told, tuple([] for _ in self._integers))
+                end = at + sum(1 for _ in same)
+                for to, values in zip(held, columns[width:], strict=True):
+                    to += values[at:end]
+                at = end
         return count, rows
 
 

@@ -5,6 +5,7 @@ Structures are read and written without a schema: fields by number, with their t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, FLOAT, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
@@ -36,6 +37,22 @@ def write(fields: Struct) -> bytes:
     to = bytearray()
     _put_struct(to, fields)
     return bytes(to)
+
+
+def write_numbers(numbers: Sequence[int], place: int, inner: Sequence[int]) -> bytes:
+    """Returns the bytes of a structure of 32-bit numbers, its fields from 1 on, and of a structure of such in a field.
+
+    Headers of pages are like this: `write` takes several times as long.
+    """
+    to = bytearray()
+    for value in numbers:
+        to.append(1 << 4 | I32)
+        _put_number(to, value)
+    to.append((place - len(numbers)) << 4 | STRUCT)
+    for value in inner:
+        to.append(1 << 4 | I32)
+        _put_number(to, value)
+    return bytes(to) + b"\0\0"
 
 
 def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:

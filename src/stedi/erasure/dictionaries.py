@@ -31,6 +31,8 @@ _MOST = 1 << 28
 _MOST_PLAIN = 1 << 20
 """The most bytes of plain pages of a column in a row group that are read here: an engine reads many values faster."""
 _BETWEEN = "\x1f"
+_LENGTH = struct.Struct("<I").unpack_from
+"""Reads the length before a text."""
 _DAMAGED = (thrift.Unreadable, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 """The exceptions that parsing a damaged or hostile file can raise."""
 
@@ -220,7 +222,7 @@ def _add_entries(page: bytes, values: set[bytes]) -> bool:
     Returns:
         Whether the bytes are texts to their end.
     """
-    at, end = 4, len(page)
+    at, end = 0, len(page)
     length = page[:4]
     step = 4 + int.from_bytes(length, "little")
     if (
@@ -230,11 +232,11 @@ def _add_entries(page: bytes, values: set[bytes]) -> bool:
     ):
         values.update(text for (text,) in struct.iter_unpack(f"4x{step - 4}s", page))  # texts of one length
         return True
-    while at <= end:
-        until = at + int.from_bytes(page[at - 4 : at], "little")
-        values.add(page[at:until])
-        at = until + 4
-    return at - 4 == end
+    while at + 4 <= end:
+        until = at + 4 + _LENGTH(page, at)[0]
+        values.add(page[at + 4 : until])
+        at = until
+    return at == end
 
 
 def _decoded(values: set[bytes]) -> set[str]:

@@ -75,9 +75,9 @@ class Identifiers:
         typed = tokens.smoothed(plain) if data and (texts or self.phones) else plain
         for among in {plain, typed}:
             for word in words.among(among):
-                if word in among and any(
-                    name in among and (among is plain or "@" not in name) and stands(among, name)
-                    for name in texts[word]
+                if any(
+                    (among is plain or "@" not in name) and stands(among, name)
+                    for name in tokens.having(among, word, texts[word])
                 ):
                     return True
         for number in numbers.among(text):

@@ -135,6 +135,22 @@ def _alone(text: str, at: int, end: int, *, short: bool, name: bool) -> bool:
     return not (before in _GLUE and at > 1 and _word(text[at - 2]))
 
 
+def having(text: str, word: str, parts: Iterable[str]) -> set[str]:
+    """Returns those of some texts that a text contains. All have a word: only its places are looked for."""
+    begun: dict[int, list[str]] = {}
+    for part in parts:
+        begun.setdefault(part.index(word), []).append(part)
+    groups = [(before, tuple(group)) for before, group in begun.items()]
+    found: set[str] = set()
+    at = text.find(word)
+    while at >= 0:
+        for before, group in groups:
+            if at >= before and text.startswith(group, at - before):
+                found.update(part for part in group if text.startswith(part, at - before))
+        at = text.find(word, at + 1)
+    return found
+
+
 class Sought:
     """A set of texts to find in many texts."""
 
