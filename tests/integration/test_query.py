@@ -380,6 +380,20 @@ REFUSED = [
 ]
 
 
+def test_a_tree_is_refused_that_is_deeper_than_a_statement_may_be_on_any_python() -> None:
+    within, beyond = ({"node": {"where_clause": _nested(depth)}} for depth in (900, 1_100))
+    assert statement._judged(within, frozenset()).tables == frozenset()
+    with pytest.raises(QueryRefused, match="nested too deeply"):
+        statement._judged(beyond, frozenset())
+
+
+def _nested(depth: int) -> object:
+    tree: object = {}
+    for _ in range(depth):
+        tree = [tree]
+    return tree
+
+
 @pytest.mark.parametrize("sql", REFUSED, ids=lambda sql: ascii(sql[:60]))
 @pytest.mark.sample(quick=30)
 def test_anything_but_one_select_over_given_tables_is_refused_and_does_nothing(

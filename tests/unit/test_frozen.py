@@ -116,7 +116,7 @@ def test_equality_and_hash_are_of_the_compared_values_and_the_class(classes: dic
     assert hash(one(1.0)) == hash(one(1))
     assert one(1.0) != 1.0
     nan = float("nan")
-    assert one(nan) == one(nan)
+    assert OURS["One"](nan) == OURS["One"](nan)  # those of the standard library are not from Python 3.13 on
     assert empty() == empty()
     assert len({empty(), empty()}) == 1
     assert classes["Place"]("a", 1) == classes["Place"]("a", 2)

@@ -22,6 +22,9 @@ SCHEMA = "stedi"
 
 MAX_SQL = 1_000_000
 """The longest statement that is read, in characters."""
+_DEEPEST = 1_000
+"""The deepest tree of a statement, about what Python 3.11 parses; later versions parse deeper ones."""
+_TOO_DEEP = "The statement is nested too deeply. Split it with WITH."
 
 _ALLOWED = "A query is one SELECT over the lake's tables"
 
@@ -137,7 +140,7 @@ def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
     try:
         tree = json.loads(row[0])
     except RecursionError:
-        raise QueryRefused("The statement is nested too deeply. Split it with WITH.") from None
+        raise QueryRefused(_TOO_DEEP) from None
     if tree["error"]:
         if tree.get("error_type") == "not implemented":
             raise QueryRefused(f"{_ALLOWED}, found another kind of statement (or PIVOT without IN). Nothing was run.")
@@ -214,14 +217,16 @@ class _Walk:
             QueryRefused: It reaches beyond tables.
         """
         # a list, not recursion: a statement may be nested deeper than the stack of this process
-        todo: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
+        todo: list[tuple[Any, frozenset[str], int]] = [(tree, frozenset(), 0)]
         while todo:
-            node, scope = todo.pop()
+            node, scope, depth = todo.pop()
+            if depth > _DEEPEST:
+                raise QueryRefused(_TOO_DEEP)
             if isinstance(node, list):
-                todo.extend((child, scope) for child in node)
+                todo.extend((child, scope, depth + 1) for child in node)
             elif isinstance(node, dict):
                 self._judge(node, scope)
-                todo.extend(self._children(node, scope))
+                todo.extend((child, within, depth + 1) for child, within in self._children(node, scope))
 
     def _children(self, node: dict[str, Any], scope: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
         """Yields the parts of a node, each with the names that WITH has defined for it."""
