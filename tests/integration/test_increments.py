@@ -29,7 +29,7 @@ from lakes import (
     tree,
 )
 from stedi import transform as building
-from stedi.catalog import Catalog
+from stedi.catalog import Catalog, snapshots
 from stedi.engines import row_order
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, DamagedFile
@@ -416,6 +416,21 @@ def test_a_build_that_follows_little_in_a_large_lake_uses_one_thread(
     build(lake, NOW + 2)
     build(lake, NOW + 2, full=True)
     assert used == [1, 1, 3, 3, 3, 3, 3]
+
+
+def test_a_build_reads_no_manifest_or_list_of_them_twice(
+    lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, real = list[str](), snapshots.avro
+
+    def watched(table: str, location: str, take: Callable[[Any], object]) -> list[object]:
+        read.append(location)
+        return real(table, location, take)
+
+    land("accelerometer", motion("ana@x.example", 102))
+    monkeypatch.setattr(snapshots, "avro", watched)
+    build(lake, NOW)
+    assert len(read) == len(set(read)) > 0
 
 
 def test_history_says_what_each_build_did(lake: Lake, land: Callable[..., None]) -> None:

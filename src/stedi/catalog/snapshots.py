@@ -335,7 +335,7 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
     """
     if snapshot is None:
         return ()
-    files = tuple(file for path in manifests(table, snapshot, added=added) for file in _known(table, path))
+    files = tuple(file for path in manifests(table, snapshot, added=added) for file in _once(manifest, table, path))
     prefix = "added" if added else "total"
     for what, found in totals(files).items():
         counted = snapshot.summary.get(f"{prefix}-{what}", str(found))
@@ -362,9 +362,7 @@ def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[st
     """
     listed = [
         (path, content)
-        for path, content, by in avro(
-            table, snapshot.manifest_list, lambda m: (str(m["manifest_path"]), m["content"], m["added_snapshot_id"])
-        )
+        for path, content, by in _once(_manifest_list, table, snapshot.manifest_list)
         if by == snapshot.id or not added
     ]
     paths = own(table, snapshot.manifest_list, [path for path, _ in listed])
@@ -381,20 +379,27 @@ def with_delete_files(table: str) -> LakeError:
     )
 
 
-def _known(table: str, location: str) -> tuple[DataFile, ...]:
-    """Returns what `manifest` does, cached: a build reads a table's current state, its old state, and its additions."""
+def _manifest_list(table: str, location: str) -> list[tuple[str, int, int]]:
+    """Returns each manifest of a manifest list: its location, its content, and the snapshot that added it."""
+    return avro(table, location, lambda m: (str(m["manifest_path"]), m["content"], m["added_snapshot_id"]))
+
+
+def _once(read: Callable[[str, str], T], table: str, location: str) -> T:
+    """Returns what a function reads of a file, cached: a build reads a table's state, its old state, and additions."""
     if s3.is_remote(location):
-        return _read_once(table, location, 0, 0, 0)
+        remote: T = _read_once(read, table, location, 0, 0, 0)
+        return remote
     try:
         found = os.stat(local_path(location))
     except OSError:
-        return manifest(table, location)
-    return _read_once(table, location, found.st_ino, found.st_size, found.st_mtime_ns)
+        return read(table, location)
+    known: T = _read_once(read, table, location, found.st_ino, found.st_size, found.st_mtime_ns)
+    return known
 
 
 @lru_cache(maxsize=4096)
-def _read_once(table: str, location: str, inode: int, size: int, mtime_ns: int) -> tuple[DataFile, ...]:
-    return manifest(table, location)
+def _read_once(read: Any, table: str, location: str, inode: int, size: int, mtime_ns: int) -> Any:
+    return read(table, location)
 
 
 def manifest(table: str, location: str) -> tuple[DataFile, ...]:

@@ -288,10 +288,13 @@ class Dag:
         Comments and white space do not count.
         """
         views = {read for read in self.closure(name) if read in self.selects and self.selects[read].zone == "views"}
-        canonical = "\n".join(
-            f"{n}: {' '.join(token.group() for token in tokens(self.selects[n].sql))}" for n in sorted({name, *views})
-        )
+        canonical = "\n".join(f"{n}: {_canonical(self.selects[n].sql)}" for n in sorted({name, *views}))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@cache  # a build asks for each several times
+def _canonical(sql: str) -> str:
+    return " ".join(token.group() for token in tokens(sql))
 
 
 def parse(sql: str) -> exp.Expr:
