@@ -180,6 +180,21 @@ def test_a_history_that_cannot_be_written_keeps_nobody_from_working(lake: Lake) 
     assert lake.status().last["build"] is not None, "the tables tell of a build, too"
 
 
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (2_950_000, "2.95 MB"),
+        (999_600, "1 MB"),
+        (270_600_000_000, "271 GB"),
+        (7e12, "7 TB"),
+    ],
+)
+def test_a_size_has_the_unit_that_fits(count: float, told: str) -> None:
+    assert status.size(count) == told
+
+
 def test_a_lake_that_is_up_to_date_is_well(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, lake, "status")
     assert found["ok"] is True
@@ -211,7 +226,7 @@ def test_a_consent_change_that_is_not_built_is_counted_and_nobody_is_named(
     assert "customers_trusted" in [table["name"] for table in found["due"]["tables"]]
     assert "@" not in json.dumps(found)
     late = lake.status(now=datetime.now(UTC) + timedelta(hours=27)).late
-    assert any("withdrawals of 1 customers" in line for line in late)
+    assert any("withdrawals among it: 1" in line for line in late)
     lake.build()
     assert lake.status().due == status.Due({}, None, 0, 0)
 

@@ -126,6 +126,8 @@ def run_json(run: Run) -> dict[str, object]:
 
 
 def _status_text(found: Status) -> str:
+    from stedi.operations.status import size
+
     lines = []
     for command, run in found.last.items():
         told = "never" if run is None else f"{_when(run)}  {run.outcome}" + _rows(run)
@@ -137,8 +139,8 @@ def _status_text(found: Status) -> str:
         lines.append(f"{'due':<10} a build of {many(len(due.tables), 'table')}{since}{customers}")
     else:
         lines.append(f"{'due':<10} nothing")
-    free = "" if found.disk.free is None else f"; {found.disk.free / 1e9:,.1f} GB free"
-    lines.append(f"{'size':<10} {found.disk.bytes / 1e6:,.1f} MB of tables{free}")
+    free = "" if found.disk.free is None else f"; {size(found.disk.free)} free"
+    lines.append(f"{'size':<10} {size(found.disk.bytes)} of tables{free}")
     lines += [f"{'late':<10} {line}" for line in found.late]
     lines.append(f"{'':<10} {'nothing is late or wrong' if found.ok else f'late or wrong: {len(found.late)}'}")
     return "\n".join(line.rstrip() for line in lines)

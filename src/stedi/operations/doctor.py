@@ -22,6 +22,7 @@ from stedi._frozen import dataclass
 from stedi._version import __version__
 from stedi.context import Context, places, runs
 from stedi.errors import KeyRefused, LakeError, MissingExtra, StediError
+from stedi.operations.status import size
 from stedi.storage import durable, s3
 from stedi.storage.config import FORMAT
 
@@ -186,11 +187,11 @@ def _place(root: Path) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("disk", "wrong", f"{root}: {error.strerror}", "mount the disk")
         return
-    told = f"{usage.free / 1e9:,.1f} of {usage.total / 1e9:,.1f} GB free at {root}"
+    told = f"{size(usage.free)} of {size(usage.total)} free at {root}"
     low = usage.free < _LEAST
     yield Finding("disk", "wrong" if low else "ok", told, "free some, or run `stedi maintain`" if low else "")
     temporary = Path(tempfile.gettempdir())
-    yield Finding("temporary", "ok", f"{shutil.disk_usage(temporary).free / 1e9:,.1f} GB free at {temporary}")
+    yield Finding("temporary", "ok", f"{size(shutil.disk_usage(temporary).free)} free at {temporary}")
     kind = _file_system(root)
     if not os.access(root, os.W_OK):
         yield Finding("file system", "wrong", f"{kind}; {root} cannot be written", "give this user the right to write")

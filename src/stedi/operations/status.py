@@ -130,7 +130,7 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
                     "were built with, did not find it: more may wait for a build"
                 )
     if due.since is not None and now - due.since > max_age:
-        whose = f", the withdrawals of {due.withdrawn:,} customers among it" if due.withdrawn else ""
+        whose = f", withdrawals among it: {due.withdrawn:,}" if due.withdrawn else ""
         late.append(f"what was landed {_ago(now - due.since)} waits for a build{whose}: run `stedi build`")
     if overdue:
         late.append(f"snapshots that should have expired: {overdue:,}: run `stedi maintain`")
@@ -140,8 +140,8 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
     disk = _disk(context.root, states)
     if disk.free is not None and disk.free < disk.bytes + _ROOM:
         late.append(
-            f"disk: expected {_size(disk.bytes + _ROOM)} free, what rewriting every table takes, found "
-            f"{_size(disk.free)}: free some, or run `stedi maintain`"
+            f"disk: expected {size(disk.bytes + _ROOM)} free, what rewriting every table takes, found "
+            f"{size(disk.free)}: free some, or run `stedi maintain`"
         )
     return Status(tuple(dict.fromkeys(late)), last, due, unfinished, stale, overdue, disk)
 
@@ -335,9 +335,10 @@ def _span(span: timedelta) -> str:
     return " ".join(told[:2]) or "0 s"
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Returns a number of bytes for people, in three digits and the unit that fits."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB"
