@@ -44,6 +44,22 @@ def shown(screen: io.StringIO) -> list[str]:
     return [text for text in screen.getvalue().split("\r\x1b[K") if text]
 
 
+def test_a_long_step_is_cut_in_its_words_and_not_in_its_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    monkeypatch.setenv("COLUMNS", "60")
+    progress = terminal.Progress(clock := Hand())
+    for what in (
+        "rebuild a_table_of_quite_a_long_name, 2 of 5: first time",
+        "rebuild short, 3 of 5: a reason that is dropped",
+    ):
+        clock.now += 2
+        progress(what, None)
+    assert shown(screen) == [
+        "rebuild a_table_o…, 2 of 5  [##        ]  20%  0:02 elapsed",
+        "rebuild short, 3 of 5  [####      ]  40%  0:04 elapsed",
+    ]
+
+
 def test_an_instant_has_one_form_for_people_and_one_for_machines() -> None:
     for given, exact in ((0, "000"), (913_000, "913"), (913_456, "913")):
         at = datetime(2026, 11, 30, 0, 19, 20, given, tzinfo=UTC)

@@ -381,8 +381,11 @@ class Progress:
         between = "  " if self._terminal else ", "
         figures = between.join(parts)
         what, room = printable(self._what), wide - len(figures) - 2
-        if len(what) > room:  # drop the reason first
-            what = what.partition(": ")[0][:room]
+        if len(what) > room:  # drop the reason first, and n of m never
+            counted = _OF.search(what)
+            tail = counted[0] if counted else ""
+            head, room = what.replace(tail, "", 1).partition(": ")[0], room - len(tail)
+            what = (head if len(head) <= room else f"{head[: room - 1]}…") + tail
         return f"{what}{between}{figures}"
 
     def _tick(self) -> None:

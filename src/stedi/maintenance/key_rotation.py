@@ -262,7 +262,7 @@ class _Run:
                 "renaming", "select old, new, number(new) as place from (select distinct old, new from renamed)"
             )
             for number, name in enumerate(built):
-                progress(f"write {name} under the new key, {number + 1} of {len(built)}", number / len(built))
+                progress(f"rewrite {name}, {number + 1} of {len(built)}", number / len(built))
                 files[name] = engine.write(
                     name,
                     f"select t.* replace (r.new as customer_id) from {name} as t join renaming as r "
