@@ -213,6 +213,23 @@ def test_a_key_of_its_owner_alone_is_taken(tmp_path: Path, mode: int) -> None:
     assert pseudonyms.from_file(path) == Key(SECRET)
 
 
+def test_a_credential_of_the_service_is_taken_with_the_mode_that_systemd_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stedi.key"
+    path.write_text(HEX)
+    path.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert pseudonyms.from_file(path) == Key(SECRET)
+    path.chmod(0o444)
+    with pytest.raises(KeyRefused, match="found 0444"):
+        pseudonyms.from_file(path)
+    path.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path.parent))
+    with pytest.raises(KeyRefused, match="found 0440"):
+        pseudonyms.from_file(path)
+
+
 @pytest.mark.parametrize("text", ["", HEX[:-1], HEX[:-2], HEX + "00", "zz" * 32, f"0x{HEX}", HEX[:62] + "é"])
 def test_a_key_of_another_length_or_alphabet_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.key"

@@ -179,11 +179,21 @@ def from_file(path: Path) -> Key:
             f"or set {VARIABLE}"
         ) from error
     # whoever reads the key can tell from pseudonyms whose they are
-    if stat.S_IMODE(mode) & 0o077:
+    if stat.S_IMODE(mode) & (0o037 if _is_credential(path) else 0o077):
         raise KeyRefused(
             f"pseudonym key {path}: expected mode 0600, found {stat.S_IMODE(mode):04o}; run `chmod 600` on it"
         )
     return parsed(text, str(path))
+
+
+def _is_credential(path: Path) -> bool:
+    """Returns whether a file is a credential that systemd has loaded for this service.
+
+    It is root's, with mode 0440: what looks like its group's right is the mask of an access list, which names the
+    service's user alone.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return folder is not None and path.parent == Path(folder)
 
 
 def make(path: Path, earlier: tuple[Key, ...] = ()) -> Key:
