@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 WHEEL = $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet --no-index --no-deps --no-build-isolation
 
-.PHONY: docs picture help demo test check nightly coverage lint lint-tests lint-package lint-sql lint-layers format bench wheel lock clean
+.PHONY: docs picture help demo test check nightly coverage lint lint-tests lint-package lint-sql lint-layers format bench wheel wheels lock clean
 
 help:
 	@echo "make demo      sample data, landed, built and shown (ARGS='--readings 1000000' for more)"
@@ -31,6 +31,7 @@ help:
 	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make picture   the picture of the report in docs; needs Chromium"
 	@echo "make wheel     builds the package into dist/, for Python 3.11 and later"
+	@echo "make wheels    both wheels of a release, for any platform and for this one, and their SHA-256"
 	@echo "make lock      pins the newest versions that pyproject.toml allows"
 	@echo "make clean     removes what the others made, the environment too"
 
@@ -102,6 +103,12 @@ build/docs/.made: requirements/docs.txt | $(BIN)/uv
 wheel: $(VENV)/.run
 	@rm -f dist/stedi-*.whl
 	@$(WHEEL) --wheel-dir dist .
+
+wheels: $(VENV)/.run
+	@rm -f dist/stedi-*.whl
+	@STEDI_PURE=1 $(WHEEL) --wheel-dir dist .
+	@$(WHEEL) --wheel-dir dist .
+	@cd dist && sha256sum stedi-*.whl > SHA256SUMS
 
 # The locks hold versions and hashes only, for Linux and macOS and every Python from 3.11 on.
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: \

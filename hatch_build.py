@@ -1,4 +1,7 @@
-"""Compiles what is in C where there is a compiler; without one the package is the same, but slower."""
+"""Compiles what is in C where there is a compiler; without one the package is the same, but slower.
+
+It also adds the project's addresses to the metadata of a package that is built to be published.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 SOURCES = tuple(
     map(
@@ -51,6 +55,24 @@ class Native(BuildHookInterface):  # type: ignore[misc] # hatchling has no types
             made.unlink(missing_ok=True)
             return False
         return True
+
+
+class Addresses(MetadataHookInterface):  # type: ignore[misc] # hatchling has no types
+    """Sets `[project.urls]` from STEDI_PROJECT_URL, the repository's page on its forge; without it there are none."""
+
+    PAGES: ClassVar = {
+        "Homepage": "",
+        "Source": "",
+        "Documentation": "/tree/{tag}/docs",
+        "Changelog": "/blob/{tag}/CHANGELOG.md",
+        "Issues": "/issues",
+    }
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Adds the addresses; the pages are those of this version's tag."""
+        base = os.environ.get("STEDI_PROJECT_URL", "").rstrip("/")
+        tag = f"v{metadata['version']}"
+        metadata["urls"] = {label: base + path.format(tag=tag) for label, path in self.PAGES.items()} if base else {}
 
 
 def _library(source: Path) -> Path:
