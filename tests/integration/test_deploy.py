@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,12 +91,42 @@ def test_a_unit_runs_without_rights_and_keeps_the_key_out_of_the_lake(unit: Path
 
 
 def test_the_image_has_a_user_of_its_own_and_no_build_tools() -> None:
+    """What is built without them is looked at by `deploy/try image`."""
     text = (DEPLOY / "Dockerfile").read_text()
     last = text.rpartition("\nFROM ")[2]
     assert "\nUSER 10001:10001\n" in last
-    assert "apt-get" not in last
-    assert "pip uninstall --yes pip" in last
-    assert "--require-hashes" in text
+    assert re.findall(r"apt-get install .*--no-install-recommends (.*) \\", last) == ["ca-certificates python3"]
+    assert "pip" not in last
+
+
+def test_what_the_image_installs_is_locked_by_hashes() -> None:
+    installed = re.findall(r"/pip install (.*?) ?\\?$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert len(installed) == 2
+    assert all({"--require-hashes", "--no-index"} & set(words.split()) for words in installed), installed
+
+
+def test_cron_runs_the_night_that_systemd_runs() -> None:
+    cron = (DEPLOY / "stedi.cron").read_text().rpartition(" stedi stedi ")[2]
+    unit = (DEPLOY / "systemd" / "stedi-nightly.service").read_text()
+    night = re.findall(r"^ExecStart=-?/opt/stedi/bin/stedi (\w+)", unit, re.MULTILINE)
+    assert [part.removeprefix("stedi ").split()[0] for part in re.split(r"; | && ", cron)] == night
+
+
+@pytest.mark.parametrize(
+    ("part", "lacks"), [("image", "neither Docker nor Podman"), ("systemd", "must be root|no mmdeb")]
+)
+def test_a_part_that_this_machine_cannot_try_says_what_it_lacks(tmp_path: Path, part: str, lacks: str) -> None:
+    for tool in ("bash", "dirname", "id", "mktemp", "realpath", "rm"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    done = subprocess.run(
+        [tmp_path / "bash", DEPLOY / "try", part],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(lacks, done.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd and mounts are Linux's")
