@@ -54,6 +54,7 @@ def test_a_long_step_is_cut_in_its_words_and_not_in_its_count(monkeypatch: pytes
     ):
         clock.now += 2
         progress(what, None)
+    progress.close()
     assert shown(screen) == [
         "rebuild a_table_o…, 2 of 5  [##        ]  20%  0:02 elapsed",
         "rebuild short, 3 of 5  [####      ]  40%  0:04 elapsed",
@@ -121,6 +122,17 @@ def test_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> 
     clock.now += 2
     progress.show()
     assert screen.getvalue().endswith("\r\x1b[Kit failed\n")
+
+
+def test_where_a_command_fails_all_of_its_bars_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    outer, inner = terminal.Progress(clock := Hand()), terminal.Progress(clock)
+    terminal.quiet()
+    clock.now += 2
+    for progress in (outer, inner):
+        progress("read", 0.5)
+        progress.close()
+    assert screen.getvalue() == ""
 
 
 def test_progress_is_a_line_a_minute_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

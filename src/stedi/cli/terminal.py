@@ -421,7 +421,7 @@ _OF = re.compile(r", ([\d,]+) of ([\d,]+)( files)?")
 
 def quiet() -> None:
     """Ends what still shows progress, as where a command fails."""
-    for progress in _shown:
+    for progress in tuple(_shown):  # closing takes it off the list
         progress.close()
 
 
