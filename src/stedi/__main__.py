@@ -5,7 +5,7 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]  # a delivered `json.py` must not be run
 
-from stedi.cli import script
+from stedi.cli import run
 
 if __name__ == "__main__":
-    sys.exit(script())
+    run()

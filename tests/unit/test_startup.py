@@ -90,6 +90,20 @@ def test_what_needs_no_lake_imports_none(words: list[str]) -> None:
     assert not {"stedi.catalog", "stedi.context"} & found, "imported by the command line itself"
 
 
+def test_a_command_ends_its_process_at_once_but_not_before_threads_and_exit_functions() -> None:
+    script = (
+        "import atexit, sys, threading, time\nfrom stedi import cli\n"
+        "class Late:\n    def __del__(self):\n        print('taken apart', file=sys.stderr)\n"
+        "late = Late()\n"
+        "atexit.register(lambda: print('exit function', file=sys.stderr))\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('thread', file=sys.stderr))).start()\n"
+        "sys.argv = ['stedi', 'nonsense']\ncli.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-2:] == ["thread", "exit function"]
+
+
 def test_duckdb_tells_its_version_without_reading_what_is_installed() -> None:
     script = (
         "from stedi import _startup; _startup.without_dataframes()\n"

@@ -7,21 +7,25 @@ Results go to stdout, messages and progress to stderr; docs/operations.md lists 
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import gc
 import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from stedi._startup import bind_lazily, without_dataframes
 from stedi.cli import hooks, pipeline, terminal
 from stedi.cli.commands import asked_for_help, named, parser
 from stedi.errors import MissingExtra, StediError, UsageError, unnamed
 
-__all__ = ["main", "parser", "script"]
+__all__ = ["main", "parser", "run", "script"]
 
 _OBJECTS = 50_000
 """How many new objects start a garbage collection: it finds nothing among imported modules."""
@@ -100,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def script() -> int:
-    """Runs one command as the whole process."""
+    """Runs one command as the whole process, and returns its exit code."""
     gc.set_threshold(_OBJECTS)
     bind_lazily()
     without_dataframes()
@@ -113,8 +117,22 @@ def script() -> int:
         code = stop.code if isinstance(stop.code, int) else 0
     code = terminal.finished(code)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: the exit code says how
-    gc.freeze()  # otherwise Python traverses all imported objects once more at its end: a third of a second
     return code
+
+
+def run() -> NoReturn:
+    """Runs `script` and ends the process, as `multiprocessing` ends its own: without taking Python apart.
+
+    That would take a third of a second, and has to free what DuckDB keeps of Python before Python itself is gone:
+    otherwise 3.14 aborts.
+    """
+    code = script()
+    threading._shutdown()  # type: ignore[attr-defined] # waits for threads; multiprocessing calls it, too
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # what could not be written is in the exit code
+            stream.flush()
+    os._exit(code)
 
 
 def _interrupt(_: int, frame: FrameType | None) -> None:

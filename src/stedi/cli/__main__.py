@@ -1,8 +1,6 @@
 """`python -m stedi.cli` is `stedi`."""
 
-import sys
-
-from stedi.cli import script
+from stedi.cli import run
 
 if __name__ == "__main__":
-    sys.exit(script())
+    run()
