@@ -88,6 +88,17 @@ def test_of_what_looks_like_no_instant_nothing_is_guessed(value: object) -> None
     assert likely(value) is None
 
 
+def test_many_files_with_one_fault_give_one_line(land: Said, inbox: Path) -> None:
+    for number in range(4):
+        wrong = {**motion(ANA, T), "timestamp": GIVEN[Unit.SECONDS], "z": number}
+        deliver(inbox, "accelerometer", [wrong], f"{number}.json")
+    code, out, err = land("--json")
+    assert code == 0
+    assert len(json.loads(out)["odd_instants"]) == 4
+    assert err.count("probably") == 1
+    assert "0.json and 3 other files: timestamp: expected epoch milliseconds; 4 records probably have it in sec" in err
+
+
 @pytest.mark.parametrize("unit", GIVEN)
 def test_land_says_which_file_how_many_records_and_the_likely_unit(land: Said, inbox: Path, unit: Unit) -> None:
     odd = [{**motion(ANA, T), "timestamp": GIVEN[unit]} for _ in range(3)]

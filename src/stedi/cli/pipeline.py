@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from stedi.errors import LandingError, UsageError
 if TYPE_CHECKING:
     from stedi.catalog import Snapshot
     from stedi.lake import Lake
-    from stedi.landing import Landing
+    from stedi.landing import Landing, OddInstants
     from stedi.transform import Build
     from stedi.transform.previewing import Plan
 
@@ -119,6 +119,19 @@ def init(options: argparse.Namespace) -> int:
     return 0
 
 
+def _odd_lines(odd: Iterable[OddInstants]) -> Iterator[str]:
+    """Yields a line for each field and unit; a thousand files of one sender give one line, and all in JSON."""
+    alike: dict[tuple[str, str, bool], list[OddInstants]] = {}
+    for one in odd:
+        alike.setdefault((one.field, one.unit, one.quarantined), []).append(one)
+    for (field, unit, quarantined), files in alike.items():
+        records = sum(one.records for one in files)
+        others = f" and {many(len(files) - 1, 'other file')}" if len(files) > 1 else ""
+        have = f"{many(records, 'record')} probably {'has' if records == 1 else 'have'} it {unit}"
+        became = "quarantined" if quarantined else "taken as absent"
+        yield f"{files[0].name}{others}: {field}: expected epoch milliseconds; {have}; {became}"
+
+
 def land(options: argparse.Namespace) -> int:
     """Lands new files, and builds at once on request."""
     from stedi.lake import Lake
@@ -138,10 +151,8 @@ def land(options: argparse.Namespace) -> int:
     for feed, counts in landing.drift.items():
         for what, count in sorted(counts.items()):
             terminal.say(f"drift: {feed}: {what}: {many(count, 'record')}")
-    for odd in landing.odd:
-        became = "quarantined" if odd.quarantined else "taken as absent"
-        have = f"{render.many(odd.records, 'record')} probably {'has' if odd.records == 1 else 'have'} it"
-        terminal.say(f"{odd.name}: {odd.field}: expected epoch milliseconds; {have} {odd.unit}; {became}")
+    for line in _odd_lines(landing.odd):
+        terminal.say(line)
     for lost in landing.unread:
         terminal.say(
             f"{lost.name}: quarantined records of customers who consent: {lost.records:,}; each may be a withdrawal "
