@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -80,6 +82,9 @@ ALIKE = (
     "('nan'::double, 1)) as t (x, y) group by all",
     "select sum(a) filter (where a > 9) as s, coalesce(sum(a) filter (where a > 9), 0) as c from (values (1)) as t (a)",
     "select a, l, p from (select 1 as a, 1 as l, null as p union all select 2, 0, 'b') as t",
+    "select k, hash_sum(a)::varchar as s from (values (1, 9223372036854775807), (1, 9223372036854775807), "
+    "(1, 9223372036854775806), (2, -9223372036854775807), (2, -9223372036854775806), (2, -1), (2, 5), (3, null), "
+    "(4, 4294967296), (4, -4294967297)) as t (k, a) group by k",
 )
 """Constructs whose translations have been wrong somewhere, or could be."""
 
@@ -283,6 +288,85 @@ def test_a_function_is_given_rows_of_any_type_and_may_make_nulls_of_them(engine:
     assert sorted(engine.rows("select * from made")) == [("x", 1, None, False, None), ("y", 2, None, True, None)]
 
 
+# relations
+
+
+def test_a_name_keeps_its_meaning_in_what_is_made_later(engine: SparkEngine) -> None:
+    engine.materialize("some", "select a from (values (1), (2)) as t (a)")
+    engine.view("seen", "select a + 10 as a from some")
+    engine.materialize("some", "select a + 100 as a from some")
+    engine.materialize("both", "with mine as (select a from seen) select a from some union all select a from mine")
+    engine.materialize("some", "select a from some where a > 999")
+    assert sorted(engine.rows("select a from both")) == [(11,), (12,), (101,), (102,)]
+    assert engine.rows("select some.a from some") == []
+
+
+def test_what_cannot_be_made_fails_where_it_is_read(engine: SparkEngine) -> None:
+    engine.materialize("some", "select a::bigint as a from (values ('x')) as t (a)")
+    engine.view("seen", "select a from some")
+    engine.materialize("other", "select a from (values (1)) as t (a)")
+    with pytest.raises(LakeError, match="CAST_INVALID_INPUT"):
+        engine.rows("select count(*) from seen")
+    assert engine.rows("select a from other") == [(1,)]
+
+
+def test_the_end_of_a_session_ends_what_it_is_making(spark: Any, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    def slow(a: int) -> tuple[int]:
+        begun.touch()
+        time.sleep(600)
+        return (a,)
+
+    with SparkEngine(tmp_path / "session", spark) as engine:
+        engine.map_rows("some", "select a from (values (1)) as t (a)", {"b": "bigint"}, slow)
+        engine.materialize("more", "select a from some")
+        while not begun.exists():
+            time.sleep(0.01)
+    made = engine._relations["some"]
+    assert isinstance(made, Future)
+    assert isinstance(made.exception(), LakeError)
+
+
+@pytest.mark.parametrize("most", [0, 4])
+def test_relations_are_joined_and_numbered_whatever_is_small(
+    engine: SparkEngine, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Of no rows, of a few, which are in one place, and of more, which may not be."""
+    monkeypatch.setattr("stedi.engines.spark.engine._SMALL", most)
+    engine.materialize("few", "select a from (values ('x'), ('y'), ('x'), ('Z')) as t (a)")
+    engine.materialize("none", "select a from few where a = 'w'")
+    engine.materialize("many", "select a, n from (values ('x', 1), ('y', 2), ('y', 3), ('z', 4), ('x', 5)) as t (a, n)")
+    engine.materialize("numbered", "select a, number(a) as p from few")
+    engine.view("joined", "select m.n, f.p from many as m join numbered as f on m.a = f.a")
+    found = engine.rows("select p, count(*), hash_sum(n)::varchar from joined group by p")
+    first, second = (2, 3) if most else ("x", "y")
+    assert sorted(found) == [(first, 4, "12"), (second, 2, "5")]
+    assert engine.rows("select count(*) from many as m join none as e on m.a = e.a") == [(0,)]
+    sides = engine.rows(
+        "select m.n, f.a from few as f full join many as m on m.a = f.a where m.n is null or f.a is null"
+    )
+    assert sorted(sides, key=repr) == [(4, None), (None, "Z")]
+
+
+def test_bound_files_are_read_once_while_they_are_few_and_the_same(built: Lake, tmp_path: Path) -> None:
+    files = built.catalog.files(built.catalog.tables()["accelerometer_landing"])
+    with SparkEngine(tmp_path / "session") as engine:
+
+        def counted() -> int:
+            engine.bind_files("accelerometer_landing", files)
+            engine.materialize("of_each", 'select "user", count(*) as n from accelerometer_landing group by "user"')
+            [(rows,)] = engine.rows("select sum(n)::bigint from of_each")
+            return int(rows)
+
+        assert counted() == counted() == sum(file.rows for file in files)
+        assert len(list((tmp_path / "session" / "pins" / "bound").iterdir())) == 1
+        files = ()
+        assert engine.rows("select count(*) from accelerometer_landing") != [(0,)]
+        engine.bind_files("accelerometer_landing", files)
+        assert engine.rows("select count(*) from accelerometer_landing") == [(0,)]
+
+
 # what it writes
 
 
@@ -406,7 +490,9 @@ def test_the_key_stands_in_no_plan_event_or_message(
     engine.materialize("addresses", "select 'a@x.example' as address")
     engine.pseudonymise("people", "select address from addresses", secret.customer_id)
     assert engine.rows("select customer_id from people") == [(secret.customer_id("a@x.example"),)]
-    shown = engine.spark.table("people")._jdf.queryExecution().toString()
+    people = engine._relations["people"]
+    assert isinstance(people, Future)
+    shown = engine.spark.table(people.result().name)._jdf.queryExecution().toString()
     [log] = [path for path in spark_events.iterdir() if path.is_file() and not path.name.endswith(".crc")]
     shown += log.read_text("utf-8") + "".join(capfd.readouterr())
     assert "MapInArrow" in shown

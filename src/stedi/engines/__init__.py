@@ -75,7 +75,7 @@ class Engine(Protocol):
         """Returns the rows of a SELECT that is known to be small."""
 
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
-        """Returns the SQL of two independent hashes of a row's values, 64 bits each; sums of them do not overflow."""
+        """Returns the SQL of two independent hashes of a row's values, 64 bits each; `hash_sum` adds them."""
 
 
 @runtime_checkable

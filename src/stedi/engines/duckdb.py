@@ -110,6 +110,7 @@ class DuckDB:
         self._execute("create macro instant(ms) as make_timestamptz(ms * 1000)")
         # a number for each value of a relation: eight-byte keys halve the cost of joins and distinct rows
         self._execute("create macro number(x) as dense_rank() over (order by x)")
+        self._execute("create macro hash_sum(x) as sum(x)")
 
     @classmethod
     def of(cls, config: Config, temporary: Path) -> DuckDB:

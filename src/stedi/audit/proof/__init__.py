@@ -79,7 +79,7 @@ def prove(
     work = _Work(catalog, key, states, engine, further_claimants)
     progress("prove landing", 0.0)
     counts = {("watermarks", name): as_of.watermarks(states, name) for name in BELOW}
-    ledger = work.ledger(counts, pending)
+    work.ledger(pending)
     ready = [name for name in BELOW if as_of.built(states[name])]
     found: tuple[Reconciliation, ...] = ()
     if ready:
@@ -94,6 +94,8 @@ def prove(
                 judged.update(own)
                 found = tuple(next(m for m in mine if m.table == a.table) if a.table == name else a for a in found)
         counts.update(judged)
+    ledger, broken = reconciliation.files(engine)
+    counts.update({("conservation", table): rows for table, rows in broken.items()})
     order = list(ZONES)
     checks = tuple(
         Check(check, name, rows=rows)
@@ -112,16 +114,14 @@ class _Work:
         self._further_claimants = further_claimants
         self.unseen = 0
 
-    def ledger(self, counts: dict[tuple[str, str], int], pending: Iterable[str]) -> Reconciliation:
-        """Compares files with landed rows, as of the last complete landing."""
+    def ledger(self, pending: Iterable[str]) -> None:
+        """Compares files with landed rows, as of the last complete landing; `reconciliation.files` counts."""
         settled = as_of.settled(self._states, pending)
         for name, zone in ZONES.items():
             if zone == "landing":
                 files = self._catalog.files(self._states[name], settled[name]) if name in settled else ()
                 self._engine.bind_files(name, files)
-        account, broken = reconciliation.files(self._engine)
-        counts.update({("conservation", table): rows for table, rows in broken.items()})
-        return account
+        reconciliation.ledger(self._engine)
 
     def judge(
         self, base: AsOf, tables: Sequence[str], progress: Progress
@@ -129,6 +129,10 @@ class _Work:
         """Counts the violations in some tables and accounts for their rows, all by the inputs of one `AsOf`."""
         engine = self._engine
         self._bind(base)
+        # an engine can do this beside what follows
+        for name in _READINGS:
+            if name in tables:
+                violations.search(engine, name, self._catalog.files(self._states[name]))
         work: dict[str, Callable[[], violations.Counts]] = {
             "customers_trusted": lambda: violations.customers(engine, "customers_trusted"),
             "accelerometer_trusted": lambda: violations.motions(engine),
@@ -138,18 +142,18 @@ class _Work:
         }
         progress("prove customers", 0.05)
         expected.customers(engine, self._key, base)
-        self.unseen = max(self.unseen, expected.unseen(engine))
         violations.identifying(engine)
         progress("prove readings", 0.1)
         with_steps = not _OF_STEPS.isdisjoint(tables)
         further = self._further_claimants if with_steps else None
         tallied = agreement.work_out(engine, base, further, training="machine_learning_curated" in tables)
+        self.unseen = max(self.unseen, expected.unseen(engine))
         counts: dict[tuple[str, str], int] = {}
         for name in tables:
             progress(f"prove {name}", 0.6 + 0.08 * BELOW.index(name))
             of_table = violations.people(engine, name, tallied=name in tallied) | work[name]()
             if name in _READINGS:
-                of_table["identifiers"] = violations.identifiers(engine, name, self._catalog.files(self._states[name]))
+                of_table["identifiers"] = violations.identifiers(engine, name)
             if name == "customers_trusted":
                 of_table["pseudonyms"] += violations.keys(engine)
             counts.update({(check, name): rows for check, rows in of_table.items()})

@@ -64,11 +64,11 @@ def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training:
     if further is None:
         return (_MOTIONS,)
     expected.devices(engine, further)
-    tallied = _steps(engine, base)
+    _steps(engine, base)
     if not training:
-        return (_MOTIONS, *tallied)
+        return (_MOTIONS, _STEPS)
     _training(engine, base)
-    return (_MOTIONS, *tallied, _LEARNED)
+    return (_MOTIONS, _STEPS, _LEARNED)
 
 
 def _columnar(engine: Engine, table: str) -> ColumnSums | None:
@@ -78,7 +78,7 @@ def _columnar(engine: Engine, table: str) -> ColumnSums | None:
 def _tally(engine: Engine, name: str, columns: Sequence[str]) -> None:
     """Reads a table once and computes for each customer the number of rows, the nulls, and the sums of the hashes."""
     one, other = engine.hashes(columns)
-    violations.tally(engine, name, f"sum({one}) as one, sum({other}) as other")
+    violations.tally(engine, name, f"hash_sum({one}) as one, hash_sum({other}) as other")
 
 
 def _distinct(engine: Engine, view: str, sql: str) -> None:
@@ -89,7 +89,7 @@ def _distinct(engine: Engine, view: str, sql: str) -> None:
     engine.materialize(
         view,
         "select who, sum(n) as landed, coalesce(sum(n) filter (where one is not null), 0) as timely, "
-        "count(one) as counted, sum(one) as one, sum(other) as other "
+        "count(one) as counted, hash_sum(one) as one, hash_sum(other) as other "
         f"from (select who, one, max(other) as other, count(*) as n from ({sql}) group by who, one) group by who",
     )
 
@@ -155,7 +155,7 @@ def _tallied(engine: Engine, name: str, summed: str) -> bool:
     return True
 
 
-def _steps(engine: Engine, base: AsOf) -> tuple[str, ...]:
+def _steps(engine: Engine, base: AsOf) -> None:
     engine.materialize(
         "owners",
         "select d.serialNumber, d.serial, c.claimants, k.person as owner, k.customer_id, k.since, "
@@ -163,9 +163,7 @@ def _steps(engine: Engine, base: AsOf) -> tuple[str, ...]:
         "from devices as d join claimed as c on d.serial = c.serial left join known as k on c.sole = k.person "
         "left join curated as r on c.sole = r.person",
     )
-    tallied: tuple[str, ...] = (_STEPS,)
     if not _steps_from_columns(engine, base):
-        tallied = ()
         one, other = engine.hashes(_STEP)
         due = f"curated and claimants = 1 and (moment >= since or not {base.since_consent})"
         _distinct(
@@ -176,11 +174,16 @@ def _steps(engine: Engine, base: AsOf) -> tuple[str, ...]:
             "from step_trainer_landing as s join owners as o on s.serialNumber = o.serialNumber "
             "where o.claimants <= 1)",
         )
+        one, other = engine.hashes(("epoch_us(sensorReadingTime)", "distanceFromObject"))
         engine.materialize(
             "steps_summed",
-            f"select serialNumber, customer_id, count(*) as landed, sum({one}) as one, sum({other}) as other "
-            "from (select customer_id, serialNumber, epoch_us(sensorReadingTime) as moment, distanceFromObject as "
-            f"distance from {_STEPS}) group by serialNumber, customer_id",
+            f"select serialNumber, customer_id, count(*) as landed, {violations.filled(_STEPS)} as filled, "
+            f"hash_sum({one}) as one, hash_sum({other}) as other from {_STEPS} group by serialNumber, customer_id",
+        )
+        engine.materialize(
+            f"rows_of_{_STEPS}",
+            "select customer_id, sum(landed)::bigint as n, sum(filled)::bigint as filled from steps_summed "
+            "group by customer_id",
         )
     engine.materialize(
         # the sums are of a device; whom its rows name is told by the lowest and the highest of them
@@ -209,7 +212,6 @@ def _steps(engine: Engine, base: AsOf) -> tuple[str, ...]:
         "select s.owner, epoch_us(t.sensorReadingTime), t.distanceFromObject from step_trainer_trusted as t "
         "join step_sums as s on t.serialNumber = s.serialNumber",
     )
-    return tallied
 
 
 def _steps_from_columns(engine: Engine, base: AsOf) -> bool:
@@ -237,7 +239,8 @@ def _training(engine: Engine, base: AsOf) -> None:
         # a step without a motion is one row of the left join, so one join gives both counts
         engine.materialize(
             "training_wanted",
-            "select person, count(one) as n, sum(one) as one, sum(other) as other, count(*) - count(one) as alone from "
+            "select person, count(one) as n, hash_sum(one) as one, hash_sum(other) as other, "
+            "count(*) - count(one) as alone from "
             f"(select s.person, case when m.moved is not null then {one} end as one, case when m.moved is not null "
             f"then {other} end as other from (select person, moment, distance from due_steps) as s left join (select "
             "person as mover, moment as moved, x, y, z from counted_motions) as m on s.person = m.mover "

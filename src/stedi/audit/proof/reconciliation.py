@@ -66,40 +66,49 @@ class Reconciliation:
         return abs(sum(count for _, count in parts) - rows)
 
 
+def ledger(engine: Engine) -> None:
+    """Creates `ledger` and `rows_landed`: what was recorded of each file, and its rows in each landing table.
+
+    Also creates `rows_off` (feed, n: extra or missing rows) and `quarantine_off` (n).
+    """
+    engine.materialize(
+        "ledger",
+        "select sha256, max(feed) as feed, sum(seen)::bigint as seen, sum(accepted)::bigint as accepted, "
+        "sum(quarantined)::bigint as quarantined, sum(erased)::bigint as erased from landed_files group by sha256",
+    )
+    landed = " union all ".join(f"select '{feed}' as feed, _file as sha256 from {feed}" for feed in FEEDS)
+    engine.materialize("rows_landed", f"select feed, sha256, count(*) as n from ({landed}) group by all")
+    # a file's content has one feed; rows that came from no file have no feed in the ledger
+    tables = {"customer": FEEDS[0], "accelerometer": FEEDS[1], "step_trainer": FEEDS[2]}
+    case = " ".join(f"when '{feed}' then '{table}'" for feed, table in tables.items())
+    engine.materialize(
+        "rows_off",
+        f"select coalesce(r.feed, case l.feed {case} end) as feed, sum(abs(coalesce(r.n, 0) - "
+        "coalesce(l.accepted, 0)))::bigint as n from ledger as l full join rows_landed as r on l.sha256 = r.sha256 "
+        "group by 1",
+    )
+    engine.materialize(
+        "quarantine_off",
+        "select coalesce(sum(abs(coalesce(q.n, 0) - coalesce(l.quarantined, 0))), 0)::bigint as n from ledger as l "
+        "full join (select sha256, count(*) as n from quarantine group by sha256) as q on l.sha256 = q.sha256",
+    )
+
+
 def files(engine: Engine) -> tuple[Reconciliation, dict[str, int]]:
     """Compares the ledger with the rows of landing and quarantine, file by file.
+
+    Args:
+        engine: A session with the relations of `ledger`.
 
     Returns:
         The account of all records seen, and the violations of each table: files whose sums do not match count for
         the ledger; extra or missing rows count for the table that they concern.
     """
-    engine.materialize(
-        "ledger",
-        "select sha256, sum(seen)::bigint as seen, sum(accepted)::bigint as accepted, "
-        "sum(quarantined)::bigint as quarantined, sum(erased)::bigint as erased from landed_files group by sha256",
-    )
-    landed = " union all ".join(f"select '{feed}' as feed, _file as sha256 from {feed}" for feed in FEEDS)
-    engine.materialize("rows_landed", f"select feed, sha256, count(*) as n from ({landed}) group by all")
     [(wrong, *totals)] = engine.rows(
         "select count(*) filter (where seen <> accepted + quarantined + erased), coalesce(sum(seen), 0), "
         "coalesce(sum(quarantined), 0), coalesce(sum(erased), 0), coalesce(sum(accepted), 0) from ledger"
     )
-    violations = {"landed_files": int(wrong)}
-    # a file's content has one feed; rows that came from no file have no feed in the ledger
-    fed = "(select sha256, max(feed) as feed from landed_files group by sha256)"
-    tables = {"customer": FEEDS[0], "accelerometer": FEEDS[1], "step_trainer": FEEDS[2]}
-    case = " ".join(f"when '{feed}' then '{table}'" for feed, table in tables.items())
-    for table, off in engine.rows(
-        f"select coalesce(r.feed, case f.feed {case} end) as feed, sum(abs(coalesce(r.n, 0) - coalesce(l.accepted, 0)))"
-        f" from ledger as l join {fed} as f on l.sha256 = f.sha256 full join rows_landed as r on l.sha256 = r.sha256 "
-        "group by 1"
-    ):
-        violations[table] = int(off)
-    [(off,)] = engine.rows(
-        "select coalesce(sum(abs(coalesce(q.n, 0) - coalesce(l.quarantined, 0))), 0) from ledger as l full join "
-        "(select sha256, count(*) as n from quarantine group by sha256) as q on l.sha256 = q.sha256"
-    )
-    violations["quarantine"] = int(off)
+    off = dict(engine.rows("select feed, n from rows_off union all select 'quarantine', n from quarantine_off"))
     seen, quarantined, erased, accepted = map(int, totals)
     lines = (
         ("records in the delivered files", seen),
@@ -107,7 +116,7 @@ def files(engine: Engine) -> tuple[Reconciliation, dict[str, int]]:
         ("of erased customers", -erased),
         ("records landed", accepted),
     )
-    return Reconciliation("landed_files", lines), violations
+    return Reconciliation("landed_files", lines), {"landed_files": int(wrong), **off}
 
 
 def customers(engine: Engine) -> tuple[Reconciliation, Reconciliation]:

@@ -42,12 +42,16 @@ def tally(engine: Engine, name: str, sums: str = "") -> None:
         name: The table.
         sums: The SQL of further columns, which are aggregates of the same rows.
     """
-    filled = " + ".join(f"count({quoted(c.name)})" for c in COLUMNS[name] if c.name not in OPTIONAL)
     further = f", {sums}" if sums else ""
     engine.materialize(
         f"rows_of_{name}",
-        f"select customer_id, count(*) as n, {filled} as filled{further} from {name} group by customer_id",
+        f"select customer_id, count(*) as n, {filled(name)} as filled{further} from {name} group by customer_id",
     )
+
+
+def filled(name: str) -> str:
+    """Returns the SQL of the number of values in those columns of a table that may not be null."""
+    return " + ".join(f"count({quoted(c.name)})" for c in COLUMNS[name] if c.name not in OPTIONAL)
 
 
 def people(engine: Engine, name: str, *, tallied: bool = False) -> Counts:
@@ -193,8 +197,8 @@ def training(engine: Engine) -> Counts:
     }
 
 
-def identifiers(engine: Engine, name: str, files: Iterable[DataFile]) -> int:
-    """Counts rows of a table of readings in which a text is a landed identifier or looks like an address.
+def search(engine: Engine, name: str, files: Iterable[DataFile]) -> None:
+    """Creates `texts_in_<table>`: the texts in its files, with `normal`, and `addresses`: whether it looks like one.
 
     Args:
         engine: The session.
@@ -202,13 +206,16 @@ def identifiers(engine: Engine, name: str, files: Iterable[DataFile]) -> int:
         files: Its files; every text column in them is searched, even one that the schema does not have.
     """
     engine.text_values("texts", files, but=_PSEUDONYM)
-    engine.map_rows(
-        "searched", "select field, value, n from texts", {"normal": "varchar", "addresses": "boolean"}, _looked_at
-    )
+    columns = {"normal": "varchar", "addresses": "boolean"}
+    engine.map_rows(f"texts_in_{name}", "select field, value, n from texts", columns, _looked_at)
+
+
+def identifiers(engine: Engine, name: str) -> int:
+    """Counts rows of a searched table of readings in which a text is a landed identifier or looks like an address."""
     # this column holds serial numbers; a serial number there is right even if a customer typed the same text elsewhere
     spared = "field = 'serialNumber'" if name == "step_trainer_trusted" else "false"
     [(rows,)] = engine.rows(
-        "select coalesce(sum(n), 0) from searched where addresses or normal in (select normal from identifying "
+        f"select coalesce(sum(n), 0) from texts_in_{name} where addresses or normal in (select normal from identifying "
         f"where not device) or (not ({spared}) and normal in (select normal from identifying where device))"
     )
     return int(rows)

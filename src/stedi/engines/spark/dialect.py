@@ -6,6 +6,7 @@ both engines return the same rows for it. Where SQLGlot's own translation is wro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -34,28 +35,41 @@ FUNCTIONS = {
     "hash": "named_struct",
     "number": "",
     "row_hash": "xxhash64",
+    "hash_sum": "sum",
 }
 """Functions that SQLGlot does not know, and the Spark functions that replace them.
 
 `instant` makes a timestamp from epoch milliseconds. `hash` is used only to compare for equality. Here the values
 themselves are compared, which is exact: 64 bits are not enough for many more rows than one machine holds. `number`
-gives each value of a relation without nulls a number, so that equal values have equal numbers. Here the value itself
-is used, because numbering would move all values to one machine. `row_hash` has 64 bits and is a decimal, so that sums
-of it have as many digits as they need.
+gives each value of a relation without nulls a number, so that equal values have equal numbers. Numbering moves all
+values to one machine: the values of a large relation are used themselves. `hash_sum` sums hashes of 64 bits, such as
+`row_hash`, to as many digits as the sum needs. It sums the two halves of each hash: generated code adds integers, but
+makes an object for each decimal of so many digits.
 """
+_HASH_SUM = (
+    "(cast(sum(shiftright(cast({0} as bigint), 32)) as decimal(20, 0)) * cast(4294967296 as decimal(10, 0)) "
+    "+ sum({0} & 4294967295))"
+)
+_SAME: Mapping[str, str] = {}
 _TYPES = frozenset({"BIGINT", "VARCHAR", "TEXT", "DOUBLE", "DATE", "TIMESTAMPTZ", "BOOLEAN", "INT"})
 
 
-def to_spark(sql: str) -> str:
+def to_spark(sql: str, names: Mapping[str, str] = _SAME, *, numbered: bool = False) -> str:
     """Translates a SELECT from the lake's dialect to Spark's.
+
+    Args:
+        sql: The SELECT.
+        names: Other names of what it reads.
+        numbered: Whether `number` gives numbers; all rows are in one place then.
 
     Raises:
         LakeError: It has a construct that is not known to mean the same in both dialects.
     """
-    return _text(_parsed(sql).transform(_replaced))
+    tree = _parsed(sql).transform(_ranked) if numbered else _parsed(sql)
+    return _text(tree.transform(_replaced), names)
 
 
-def in_parts(sql: str, parts: int) -> str | None:
+def in_parts(sql: str, parts: int, names: Mapping[str, str] = _SAME) -> str | None:
     """Returns a SELECT in Spark's dialect that repartitions its rows; None if it does not say which belong together.
 
     It does so if it has DISTINCT and ORDER BY: rows with the same value in the first column of the order go to the same
@@ -65,6 +79,7 @@ def in_parts(sql: str, parts: int) -> str | None:
     Args:
         sql: The SELECT.
         parts: The number of partitions.
+        names: Other names of what it reads.
 
     Raises:
         LakeError: It has a construct that is not known to mean the same in both dialects.
@@ -73,7 +88,7 @@ def in_parts(sql: str, parts: int) -> str | None:
 
     tree = _parsed(sql).transform(_replaced)
     if _joined(tree, parts):
-        return _text(tree)
+        return _text(tree, names)
     for select in tree.find_all(exp.Select):
         if select.args.get("distinct") and select.args.get("order") and not select.args.get("limit"):
             some = select.copy()
@@ -81,7 +96,7 @@ def in_parts(sql: str, parts: int) -> str | None:
                 some.set(clause, None)
             some.set("hint", _parted(parts, select.args["order"].expressions[0].this.name))
             select.replace(exp.select("*").distinct().from_(some.subquery("some")))
-            return _text(tree)
+            return _text(tree, names)
     return None
 
 
@@ -122,7 +137,15 @@ def reads(sql: str) -> frozenset[str]:
     return frozenset(table.name for table in _parsed(sql).find_all(exp.Table))
 
 
-def _text(tree: exp.Expr) -> str:
+def _text(tree: exp.Expr, names: Mapping[str, str]) -> str:
+    from sqlglot import exp
+
+    own = {defined.alias for defined in tree.find_all(exp.CTE)}
+    for table in list(tree.find_all(exp.Table)):
+        if table.name in names and table.name not in own:
+            alias = table.alias_or_name
+            table.set("this", exp.to_identifier(names[table.name]))
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(alias)))
     return tree.sql(dialect="spark", identify=True, comments=False)
 
 
@@ -156,6 +179,15 @@ def _check(node: exp.Expr) -> None:
         raise LakeError(f"Spark engine: type {node.sql(dialect='duckdb')}: expected one of {', '.join(sorted(_TYPES))}")
 
 
+def _ranked(node: exp.Expr) -> exp.Expr:
+    from sqlglot import exp
+
+    if isinstance(node, exp.Anonymous) and str(node.this).lower() == "number":
+        order = exp.Order(expressions=[exp.Ordered(this=argument) for argument in node.expressions])
+        return exp.Window(this=exp.DenseRank(), order=order)
+    return node
+
+
 def _replaced(node: exp.Expr) -> exp.Expr:
     from sqlglot import exp
 
@@ -163,10 +195,8 @@ def _replaced(node: exp.Expr) -> exp.Expr:
         name, arguments = FUNCTIONS[str(node.this).lower()], [_within(argument) for argument in node.expressions]
         if not name:
             return arguments[0]
-        if name == "xxhash64":
-            return exp.Cast(
-                this=exp.Anonymous(this=name, expressions=arguments), to=exp.DataType.build("decimal(20, 0)")
-            )
+        if name == "sum":
+            return exp.maybe_parse(_HASH_SUM.format(arguments[0].sql("spark", identify=True)), dialect="spark")
         if name == "named_struct":  # by position: the compared columns may have different names
             places = (exp.Literal.string(f"_{place}") for place in range(len(arguments)))
             arguments = [part for pair in zip(places, arguments, strict=True) for part in pair]

@@ -3,16 +3,23 @@
 Bound files are a pin (`catalog.pins`): an Iceberg table that only this session knows, with exactly the pinned files.
 New files are written to such a table, too, in the folder where the lake's table needs them; the catalog commits them.
 Rows stay on the executors: only counts, spans and file names come to the driver.
+
+Relations are made in threads, so that cores are not idle while Spark plans: a call returns at once, and whatever reads
+a relation waits for it. A SELECT that reads only small ones runs as one task, without shuffles and broadcasts.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stedi._frozen import dataclass, replace
 from stedi.catalog import checksums, hadoop
@@ -40,11 +47,42 @@ _ROWS = 1_000_000
 _FILES = 64
 """The most files that a table has until each has `_ROWS` rows."""
 _SMALL = 100_000
-"""The most rows of a kept view that is broadcast in a join."""
+"""The most rows of a small relation; it is broadcast if it is joined with a larger one."""
+_LIGHT = 32 << 20
+"""The most bytes of files that are read once and kept, if they have few rows."""
 _TASKS = 8
-"""Tasks per slot when executors read files themselves; more than one, because files differ in size."""
+"""The most tasks per slot when executors read files themselves; more than one, because files differ in size."""
+_TASK = 16 << 20
+"""About how many bytes of files such a task reads; starting its session takes as long as reading some of them."""
+_AT_ONCE = 4
+"""The most relations that are made at the same time."""
 _LEAST = 122_880
 """The fewest rows per file, if a table has more than one file."""
+
+
+class _View(NamedTuple):
+    """A relation in Spark.
+
+    Attributes:
+        name: Its view.
+        beside: Its view for a SELECT that also reads relations that are not small; the same unless it is broadcast.
+        small: Whether all its rows are in one partition.
+    """
+
+    name: str
+    beside: str
+    small: bool
+
+
+class _Bound(NamedTuple):
+    """Files that nothing has read yet: a build does not read most of what it binds."""
+
+    table: str
+    files: tuple[DataFile, ...]
+
+
+_Views = Mapping[str, Future[_View]]
+"""What the names in a SELECT mean when it is given to the engine."""
 
 
 class SparkEngine:
@@ -69,9 +107,14 @@ class SparkEngine:
     ) -> None:
         self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
         self._pins, self._memory = temporary / _PINS, memory
-        self._made = 0
+        self._numbers = count(1)
         self._mark = int.from_bytes(os.urandom(7))
-        self._bound: dict[str, tuple[str, tuple[DataFile, ...]]] = {}
+        self._relations: dict[str, _Bound | Future[_View]] = {}
+        self._read_files: dict[str, tuple[_Bound, Future[_View]]] = {}
+        self._tag = f"stedi-{secrets.token_hex(8)}"
+        self._makers = ThreadPoolExecutor(
+            _AT_ONCE, initializer=self.spark.sparkContext.addJobTag, initargs=(self._tag,)
+        )
         settings = {
             "": "org.apache.iceberg.spark.SparkCatalog",
             "type": "hadoop",
@@ -85,6 +128,10 @@ class SparkEngine:
 
     def close(self) -> None:
         """Ends the session. Spark frees what the session kept when nothing refers to it any more."""
+        self._makers.shutdown(wait=False, cancel_futures=True)
+        if not all(made.done() for made in self._relations.values() if isinstance(made, Future)):
+            self.spark.sparkContext.cancelJobsWithTag(self._tag)  # nobody reads what a failed command has begun
+        self._makers.shutdown()
         shutil.rmtree(self._pins, ignore_errors=True)
 
     def __enter__(self) -> SparkEngine:
@@ -95,18 +142,22 @@ class SparkEngine:
 
     def bind_files(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files readable as `name`; `table` is their table, by default `name`."""
-        # pinned only when read: a build does not read most of what it binds
-        self._bound[name] = (table or name, tuple(files))
+        bound = _Bound(table or name, tuple(files))
+        before, read = self._read_files.get(name, (None, bound))
+        self._relations[name] = read if before == bound else bound
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; the names in it keep their current meaning."""
-        with _failures():
-            self._frame(sql).createOrReplaceTempView(name)
-        self._bound.pop(name, None)
+
+        def made(views: _Views) -> _View:
+            frame = self._frame(sql, views)
+            return self._named(name, frame, small=all(view.result().small for view in views.values()))
+
+        self._later(name, sql, made)
 
     def materialize(self, view: str, sql: str) -> None:
         """Computes a SELECT once and gives the result a name for this session."""
-        self._keep(view, self._frame(sql))
+        self._later(view, sql, lambda views: self._kept(view, self._frame(sql, views)))
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
         """Computes a view of addresses once for this session, with the pseudonym of each address.
@@ -120,9 +171,12 @@ class SparkEngine:
             sql: A SELECT of one column, `address`, with each address once.
             customer_id: Returns the pseudonym of an address; called on the executors.
         """
-        with _failures():
-            made = mapped(self._frame(sql), _Beside(_Each(customer_id)), "address string, customer_id string")
-            self._keep(view, made.selectExpr("address", "customer_id", "customer_id as person"))
+
+        def made(views: _Views) -> _View:
+            frame = mapped(self._frame(sql, views), _Beside(_Each(customer_id)), "address string, customer_id string")
+            return self._kept(view, frame.selectExpr("address", "customer_id", "customer_id as person"))
+
+        self._later(view, sql, made)
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
         """Keeps, as `address`, the addresses of a SELECT whose normal form equals that of an address in another."""
@@ -137,12 +191,14 @@ class SparkEngine:
 
         The function, with everything that it holds, is pickled and sent to the executors.
         """
-        with _failures():
-            frame = self._frame(sql)
+
+        def made(views: _Views) -> _View:
+            frame = self._frame(sql, views)
             given = [f"{field.name} {field.dataType.simpleString()}" for field in frame.schema.fields]
             schema = ", ".join([*given, *(f"{name} {_NAMES[kind]}" for name, kind in columns.items())])
-            made = mapped(frame, _Beside(function), schema)
-        self._keep(view, made)
+            return self._kept(view, mapped(frame, _Beside(function), schema))
+
+        self._later(view, sql, made)
 
     def map_groups(self, view: str, sql: str, by: str, columns: Mapping[str, str], function: Rows) -> None:
         """Keeps the rows that a function makes from grouped rows; the function is called on the executors.
@@ -155,9 +211,11 @@ class SparkEngine:
             function: Called with rows; it must be picklable, and so must everything that it holds.
         """
         schema = ", ".join(f"{name} {_NAMES[kind]}" for name, kind in columns.items())
-        with _failures():
-            made = mapped(self._frame(sql).repartition(by), function, schema)
-        self._keep(view, made)
+        self._later(
+            view,
+            sql,
+            lambda views: self._kept(view, mapped(self._frame(sql, views).repartition(by), function, schema)),
+        )
 
     def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Makes a view of the texts in files: `field`, `value`, and `n`, how often the value is in a file.
@@ -169,15 +227,18 @@ class SparkEngine:
             files: The files.
             but: A pattern; values that match it completely are left out.
         """
-        paths = [(file.path,) for file in files]
-        with _failures():
+        listed = tuple(files)
+        paths = [(file.path,) for file in listed]
+
+        def made(_: _Views) -> _View:
             # starting a session for each file would take longer than reading most files
-            count = min(len(paths), _TASKS * Executors(self.spark).slots)
-            tasks = self.spark.sparkContext.parallelize(paths, max(1, count))
+            most = min(len(paths), _TASKS * Executors(self.spark).slots, 1 + sum(f.bytes for f in listed) // _TASK)
+            tasks = self.spark.sparkContext.parallelize(paths, max(1, most))
             frame = self.spark.createDataFrame(tasks, "path string")
-            made = mapped(frame, _Texts(self._memory, but), "field string, value string, n bigint")
-            made.createOrReplaceTempView(view)
-        self._bound.pop(view, None)
+            frame = mapped(frame, _Texts(self._memory, but), "field string, value string, n bigint")
+            return self._named(view, frame, small=False)
+
+        self._later(view, "", made)
 
     def files_containing(
         self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
@@ -195,23 +256,25 @@ class SparkEngine:
         if not given:
             self.bind_files(view, (), table=table)
             return ()
-        pinned = self._pin(table, given.values())
-        self._look_up(values)
-        sql = f"select distinct _file, `{column}` from {pinned} where `{column}` in ({to_spark(values)})"
-        with _failures():
-            rows = self.spark.sql(sql)
-        self._keep(f"{view}__places", rows.withColumnRenamed("_file", "place"))
-        self.view(view, f"select distinct {column} from {view}__places")
-        found = self.rows(f"select distinct place from {view}__places")
+        places = f"{view}__places"
+
+        def made(views: _Views) -> _View:
+            pinned, wanted = self._pin(table, given.values()), to_spark(values, self._names(views, beside=True))
+            sql = f"select distinct _file, `{column}` from {pinned} where `{column}` in ({wanted})"
+            return self._kept(places, self.spark.sql(sql).withColumnRenamed("_file", "place"))
+
+        self._later(places, values, made)
+        self.view(view, f"select distinct {column} from {places}")
+        found = self.rows(f"select distinct place from {places}")
         return tuple(given[path] for path in sorted(local_path(place) for (place,) in found))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Returns the rows of a SELECT that is known to be small."""
         with _failures():
-            return [tuple(row) for row in self._frame(sql).collect()]
+            return [tuple(row) for row in self._frame(sql, self._read(sql)).collect()]
 
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
-        """Returns the SQL of two independent hashes of a row's values in these columns: 64 bits, summed as decimals.
+        """Returns the SQL of two independent hashes of a row's values in these columns, 64 bits each.
 
         A random number of the session is hashed first, so that nobody can look for other rows with the same sums.
         """
@@ -245,13 +308,16 @@ class SparkEngine:
         names = [column.name for column in COLUMNS[table]]
         near = names[:2] if names[0] == "customer_id" else names[:1]
         # a customer's rows are in one file, so that few files are rewritten when the customer withdraws consent
-        count = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
-        parted = in_parts(sql, count) if count > 1 else None
-        frame = self._checked(table, sql, parted or to_spark(sql))
+        parts = min(_FILES, of // _LEAST) if of < _FILES * _ROWS else of // _ROWS
+        with _failures():
+            views = self._read(sql)
+            parted = in_parts(sql, parts, self._names(views, beside=True)) if parts > 1 else None
+            frame = self.spark.sql(parted) if parted else self._frame(sql, views)
+            found = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+        refuse_other_columns(table, found, SPARK_TYPES)
         if parted is None:
-            frame = frame.repartition(count, near[0]) if count > 1 else frame.repartition(near[0])
-        self._made += 1
-        target = f"new_{self._made}"
+            frame = frame.repartition(parts, near[0]) if parts > 1 else frame.repartition(near[0])
+        target = f"new_{next(self._numbers)}"
         durable.folder(folder)  # made by this process, with its own umask
         with _failures():
             columns = ", ".join(f"`{column.name}` {SPARK_TYPES[column.type]}" for column in COLUMNS[table])
@@ -267,49 +333,71 @@ class SparkEngine:
         found = Executors(self.spark).map(checksums.digest, [file.path for file in files])
         return tuple(replace(file, sha256=sha256) for file, (sha256, _) in zip(files, found, strict=True))
 
-    def _checked(self, table: str, sql: str, translated: str) -> DataFrame:
-        frame = self._frame(sql, translated)
-        with _failures():
-            found = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
-        refuse_other_columns(table, found, SPARK_TYPES)
-        return frame
+    def _later(self, name: str, sql: str, make: Callable[[_Views], _View]) -> Future[_View]:
+        """Has a relation made by a thread, with the current meaning of the names in a SELECT."""
+        views = self._read(sql) if sql else {}
 
-    def _frame(self, sql: str, translated: str = "") -> DataFrame:
-        translated = translated or to_spark(sql)
-        self._look_up(sql)
-        with _failures():
-            return self.spark.sql(translated)
-
-    def _look_up(self, sql: str) -> None:
-        """Makes a view of each bound name that a SELECT reads and that has no view yet."""
-        for name in sorted(reads(sql) & self._bound.keys()):
-            table, files = self._bound.pop(name)
+        def made() -> _View:
             with _failures():
-                if files:
-                    columns = zip(hadoop.columns(table), COLUMNS[table], strict=True)
-                    frame = self.spark.table(self._pin(table, files))
-                    frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
-                else:  # Spark skips the planning of a relation that it knows to be empty
-                    columns_of = (f"cast(null as {SPARK_TYPES[c.type]}) as `{c.name}`" for c in COLUMNS[table])
-                    frame = self.spark.sql(f"select {', '.join(columns_of)} where false")
-                frame.createOrReplaceTempView(name)
+                return make(views)
 
-    def _keep(self, view: str, frame: DataFrame) -> None:
-        with _failures():
-            # a checkpoint, not a cache: a plan over cached plans contains all of them, and a build nests dozens
-            kept = frame.localCheckpoint(eager=False)
-            # without its plan, Spark assumes that it is large, and a join would move all rows of the other side
-            rows: Any = kept._jdf.queryExecution().toRdd()
-            count = rows.count()
-            # Spark skips a relation that it knows to be empty, and after a small change most are empty
-            kept = kept.hint("broadcast") if 0 < count <= _SMALL else kept if count else kept.where("false")
-            kept.createOrReplaceTempView(view)
-        self._bound.pop(view, None)
+        # threads take relations in this order, so one that waits does so for relations that others are making
+        self._relations[name] = later = self._makers.submit(made)
+        return later
+
+    def _read(self, sql: str) -> _Views:
+        """Returns what a SELECT reads; bound files that it is the first to read become relations."""
+        found: dict[str, Future[_View]] = {}
+        for name in sorted(reads(sql) & self._relations.keys()):
+            relation = self._relations[name]
+            if isinstance(relation, _Bound):
+                bound, relation = relation, self._later(name, "", partial(self._opened, name, relation))
+                self._read_files[name] = bound, relation
+            found[name] = relation
+        return found
+
+    def _opened(self, name: str, bound: _Bound, _: _Views) -> _View:
+        """Makes a view of bound files; few rows are read now, once."""
+        table, files = bound
+        if not files:  # Spark skips the planning of a relation that it knows to be empty
+            columns_of = (f"cast(null as {SPARK_TYPES[c.type]}) as `{c.name}`" for c in COLUMNS[table])
+            return self._named(name, self.spark.sql(f"select {', '.join(columns_of)} where false"), small=True)
+        columns = zip(hadoop.columns(table), COLUMNS[table], strict=True)
+        frame = self.spark.table(self._pin(table, files))
+        frame = frame.selectExpr(*(f"`{pin.name}` as `{column.name}`" for pin, column in columns))
+        if sum(file.rows for file in files) <= _SMALL and sum(file.bytes for file in files) <= _LIGHT:
+            return self._kept(name, frame)
+        return self._named(name, frame, small=False)
+
+    def _frame(self, sql: str, views: _Views) -> DataFrame:
+        small = all(view.result().small for view in views.values())
+        return self.spark.sql(to_spark(sql, self._names(views, beside=not small), numbered=small))
+
+    def _names(self, views: _Views, *, beside: bool) -> dict[str, str]:
+        return {name: view.result().beside if beside else view.result().name for name, view in views.items()}
+
+    def _kept(self, name: str, frame: DataFrame) -> _View:
+        # a checkpoint, not a cache: a plan over cached plans contains all of them, and a build nests dozens
+        kept = frame.localCheckpoint(eager=False)
+        rows: Any = kept._jdf.queryExecution().toRdd()
+        found = rows.count()
+        if not found:  # Spark skips a relation that it knows to be empty, and after a small change most are empty
+            return self._named(name, kept.where("false"), small=True)
+        if found > _SMALL:
+            return self._named(name, kept, small=False)
+        view = self._named(name, kept.coalesce(1), small=True)
+        # without its plan, Spark assumes that it is large, and a join would move all rows of the other side
+        return view._replace(beside=self._named(name, kept.hint("broadcast"), small=False).name)
+
+    def _named(self, name: str, frame: DataFrame, *, small: bool) -> _View:
+        view = f"{name}__{next(self._numbers)}"
+        frame.createOrReplaceTempView(view)
+        return _View(view, view, small)
 
     def _pin(self, table: str, files: Iterable[DataFile]) -> str:
-        self._made += 1
-        hadoop.hadoop_table(self._pins / "bound" / f"pin_{self._made}", table, files)
-        return f"{_PINS}.bound.pin_{self._made}"
+        pin = f"pin_{next(self._numbers)}"
+        hadoop.hadoop_table(self._pins / "bound" / pin, table, files)
+        return f"{_PINS}.bound.{pin}"
 
 
 class _Each:
