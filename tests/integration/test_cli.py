@@ -532,7 +532,7 @@ def test_what_reads_much_shows_its_progress(
     ("words", "step"),
     [
         (("query", "select $a"), "use $NAME with --parameter NAME=VALUE"),
-        (("quarantine", "--show", "xyz"), "as `stedi quarantine --records` lists them"),
+        (("quarantine", "--show", "xyz"), "`stedi quarantine --records` lists them"),
     ],
 )
 def test_a_refusal_says_what_would_be_taken(words: tuple[str, ...], step: str, run: Run, built: Path) -> None:

@@ -155,7 +155,7 @@ class Quarantine:
         file, _, offset = handle.rpartition(":")
         if not file or not (offset.isascii() and offset.isdigit() and len(offset) < 19):
             raise UsageError(
-                f"expected FILE:OFFSET, as `stedi quarantine --records` lists them, found {handle}", argument="handle"
+                f"expected FILE:OFFSET, found {handle}; `stedi quarantine --records` lists them", argument="handle"
             )
         with access.noted(self._context, "quarantine") as note, self._engine() as engine:
             note.tables = {"quarantine": None}

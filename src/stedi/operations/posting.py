@@ -9,7 +9,8 @@ from http.client import HTTPMessage
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, Any
-from urllib.request import HTTPRedirectHandler, Request, build_opener, urlopen
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 _SECONDS = 5.0
 
@@ -77,8 +78,7 @@ def post(url: str, content: Mapping[str, Any], headers: Mapping[str, str]) -> No
         OSError: The server did not accept the request, or sent nothing for a few seconds.
     """
     request = Request(url, json.dumps(content).encode(), {**headers, "Content-Type": "application/json"})
-    with build_opener(_Stay).open(request, timeout=_SECONDS):
-        pass
+    _request(build_opener(_Stay), request)
 
 
 def get(url: str) -> None:
@@ -87,8 +87,15 @@ def get(url: str) -> None:
     Raises:
         OSError: The server did not answer, or not with success.
     """
-    with urlopen(url, timeout=_SECONDS):
-        pass
+    _request(build_opener(), Request(url))
+
+
+def _request(opener: OpenerDirector, request: Request) -> None:
+    try:
+        opener.open(request, timeout=_SECONDS).close()
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise
 
 
 class _Stay(HTTPRedirectHandler):
