@@ -239,7 +239,7 @@ def test_parameters_choose_rows(lake: Lake) -> None:
 @pytest.mark.parametrize(
     ("sql", "parameters", "message"),
     [
-        ("select ?", None, "parameters such as"),
+        ("select ?", None, "found a parameter without a value"),
         ("select ?", [], "(?i)parameter"),
         ("select 1", [1], "(?i)parameter"),
         ("select $a", {"b": 1}, "(?i)parameter"),
