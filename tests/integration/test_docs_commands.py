@@ -30,7 +30,8 @@ def typed(page: Path) -> Iterator[list[str]]:
             while "stedi" in words:
                 words = words[words.index("stedi") + 1 :]
                 end = next((at for at, word in enumerate(words) if word in ENDS), len(words))
-                yield words[:end]
+                if end:  # else it is the name of a user
+                    yield words[:end]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(typed(page))], ids=lambda page: page.name)
