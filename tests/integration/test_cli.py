@@ -236,6 +236,22 @@ class TestInit:
         for path in (tmp_path / "lake").rglob("*"):
             assert path.stat().st_mode & 0o077 == 0, path
 
+    def test_remembers_no_place_that_is_there_only_while_its_service_runs(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = tmp_path / "credentials" / "stedi.key"
+        key.parent.mkdir()
+        key.write_text("7" * 64)
+        key.chmod(0o400)
+        monkeypatch.delenv("STEDI_PSEUDONYM_KEY")
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key.parent))
+        monkeypatch.setenv("STEDI_KEY_FILE", str(key))
+        lake = tmp_path / "lake"
+        assert run("--json", "--lake", lake, "init").json["key"] == str(key)
+        assert str(key.parent) not in (lake / "lake.toml").read_text()
+        monkeypatch.delenv("STEDI_KEY_FILE")
+        failed(run("--lake", lake, "key", "show"), 1, "expected a readable file, found none", "STEDI_KEY_FILE")
+
     def test_a_folder_that_holds_something_is_left_alone(self, run: Run, built: Path, inbox: Path) -> None:
         before = tree(inbox)
         failed(run("--lake", inbox, "init"), 2, "expected an empty folder, found something else")

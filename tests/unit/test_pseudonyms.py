@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 from hypothesis import given
@@ -216,7 +217,14 @@ def test_a_key_of_its_owner_alone_is_taken(tmp_path: Path, mode: int) -> None:
 def test_a_credential_of_the_service_is_taken_with_the_mode_that_systemd_gives_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "stedi.key"
+    owner = 0
+
+    class Owned(PosixPath):
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            found = os.stat(self, follow_symlinks=follow_symlinks)
+            return os.stat_result((*found[:4], owner, *found[5:10]))
+
+    path = Owned(tmp_path / "stedi.key")
     path.write_text(HEX)
     path.chmod(0o440)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
@@ -225,6 +233,10 @@ def test_a_credential_of_the_service_is_taken_with_the_mode_that_systemd_gives_i
     with pytest.raises(KeyRefused, match="found 0444"):
         pseudonyms.from_file(path)
     path.chmod(0o440)
+    owner = 1000  # whoever sets the variable can make no file of root's
+    with pytest.raises(KeyRefused, match="found 0440"):
+        pseudonyms.from_file(path)
+    owner = 0
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path.parent))
     with pytest.raises(KeyRefused, match="found 0440"):
         pseudonyms.from_file(path)

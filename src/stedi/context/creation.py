@@ -95,5 +95,7 @@ def _first_key(lake_id: str, root: Path, key_file: str | os.PathLike[str] | None
         path = destinations.expanded(named).absolute()
         if path.resolve().is_relative_to(root.resolve()):
             raise KeyRefused(f"pseudonym key {path}: expected a path outside the lake, found one in it; name another")
-        return (pseudonyms.from_file(path) if path.exists() else pseudonyms.make(path)), str(path)
+        key = pseudonyms.from_file(path) if path.exists() else pseudonyms.make(path)
+        # a service's credential is there only while it runs: whoever runs it says where it is
+        return key, "" if pseudonyms.is_credential(path) else str(path)
     return pseudonyms.make(pseudonyms.default_file(lake_id)), ""

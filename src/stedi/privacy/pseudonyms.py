@@ -165,7 +165,7 @@ def from_file(path: Path) -> Key:
         KeyRefused: The file is missing, readable by others than its owner, or holds no key.
     """
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
         text = durable.content(path, _LARGEST).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         words: dict[type[Exception], str] = {
@@ -175,22 +175,21 @@ def from_file(path: Path) -> Key:
         }
         found = words.get(type(error), "something else")
         raise KeyRefused(
-            f"pseudonym key {path}: expected a readable file, found {found}; restore it from its backup "
-            f"or set {VARIABLE}"
+            f"pseudonym key {path}: expected a readable file, found {found}; restore it from its backup, name its "
+            f"place in STEDI_KEY_FILE, or set {VARIABLE}"
         ) from error
     # whoever reads the key can tell from pseudonyms whose they are
-    if stat.S_IMODE(mode) & (0o037 if _is_credential(path) else 0o077):
-        raise KeyRefused(
-            f"pseudonym key {path}: expected mode 0600, found {stat.S_IMODE(mode):04o}; run `chmod 600` on it"
-        )
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & (0o037 if is_credential(path) and status.st_uid == 0 else 0o077):
+        raise KeyRefused(f"pseudonym key {path}: expected mode 0600, found {mode:04o}; run `chmod 600` on it")
     return parsed(text, str(path))
 
 
-def _is_credential(path: Path) -> bool:
-    """Returns whether a file is a credential that systemd has loaded for this service.
+def is_credential(path: Path) -> bool:
+    """Returns whether a file is where systemd loads this service's credentials: a folder that ends with the service.
 
-    It is root's, with mode 0440: what looks like its group's right is the mask of an access list, which names the
-    service's user alone.
+    A credential is root's, with mode 0440: what looks like its group's right is the mask of an access list, which names
+    the service's user alone. Nobody but root can make such a file, whatever the variable says.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     return folder is not None and path.parent == Path(folder)
