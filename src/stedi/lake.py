@@ -1371,10 +1371,11 @@ class Lake:
             The receipts: of an erasure that was interrupted and is finished now, if there was one, and of this one.
 
         Raises:
-            UsageError: An address is invalid; nothing was erased.
+            UsageError: An address is invalid, or an inbox is not there; nothing was erased.
             AuditFailed: The search found data of one of them in the lake; the message names the files.
         """
         from stedi import erasure
+        from stedi.erasure import deliveries
         from stedi.erasure.report import Receipt
         from stedi.privacy.addresses import reference as named
 
@@ -1384,6 +1385,7 @@ class Lake:
 
             reference = named(reference, wanted, subjects.called(self.context, wanted))
         delivered = [str(destinations.expanded(path)) for path in inbox]
+        deliveries.refuse_missing(delivered)
         with (
             self.context.writing(_finish_rotation, _finish_release, progress=progress),
             access.noted(self.context, "erase", people=len(wanted), must=False),  # which has its receipt

@@ -310,6 +310,18 @@ class TestLand:
         )
         assert run(*lake, "land", inbox).out == "1 new file: 1 accepted of 1 record\n1 file landed before\n"
 
+    def test_an_inbox_that_is_not_there_stops_an_erasure_before_it_begins(
+        self, run: Run, tmp_path: Path, inbox: Path
+    ) -> None:
+        lake = Lake.create(tmp_path / "lake")
+        lake.land(inbox)
+        words = ("--lake", lake.root, "erase", "--yes", "a@x.example", "--inbox", inbox)
+        failed(run(*words, "--inbox", tmp_path / "inbxo"), 2, "--inbox: ", "inbxo: expected delivered files", "erased")
+        assert not lake.receipts()
+        assert "a@x.example" in (inbox / "accelerometer" / "one.json").read_text()
+        assert run(*words, "--inbox", tmp_path / "no*.json").code == 0
+        assert "a@x.example" not in (inbox / "accelerometer" / "one.json").read_text()
+
     def test_a_path_that_leads_nowhere_makes_no_lake(self, run: Run, tmp_path: Path, inbox: Path) -> None:
         lake = tmp_path / "lake"
         failed(run("--lake", lake, "land", tmp_path / "nowhere", inbox / "*.csv"), 1, "nowhere", "no lake was made")

@@ -2,7 +2,8 @@
 
 Every file of the inbox is examined, whatever its name or compression; only regular files are opened. A file that
 mentions the customers is rewritten beside the old one (`delivered_file`), which it replaces in one step, once the
-lake's ledger has recorded it. Problems in an inbox never stop an erasure: files that are left are named.
+lake's ledger has recorded it. Problems in an inbox never stop an erasure: files that are left are named. An inbox that
+is not there is refused before one begins.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 
 from stedi._frozen import dataclass
@@ -21,7 +22,7 @@ from stedi.erasure.delivered_file import Rewritten, name_without, rewrite_beside
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.judge import Judge
 from stedi.erasure.search import look
-from stedi.errors import StediError, UnreadableFile, printable_name
+from stedi.errors import StediError, UnreadableFile, UsageError, printable_name
 from stedi.landing.deliveries import local, remote
 from stedi.landing.deliveries.local import Delivered, Skipped
 from stedi.privacy import tombstones
@@ -108,6 +109,20 @@ def rewrite(
                 with suppress(OSError):
                     file.path.unlink(missing_ok=True)
     return work.done, work.left
+
+
+def refuse_missing(paths: Iterable[str]) -> None:
+    """Refuses what leads nowhere: what somebody expects to be erased would stay where it is.
+
+    Raises:
+        UsageError: There is no such file or folder. A pattern may match nothing today, and a bucket is asked later.
+    """
+    for path in paths:
+        if not (s3.is_remote(path) or has_magic(path) or os.path.lexists(path)):
+            raise UsageError(
+                f"{path}: expected delivered files or their folder, found nothing there; nothing was erased",
+                argument="inbox",
+            )
 
 
 class _Inbox:
