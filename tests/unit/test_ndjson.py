@@ -139,7 +139,7 @@ def test_a_folder_is_mirrored_and_what_cannot_be_read_is_named(tmp_path: Path) -
     put(source / "notes.md", b"hello")
     os.mkfifo(source / "pipe")
     told: list[str] = []
-    summary = rewrite(source, tmp_path / "out", progress=lambda outcome: told.append(outcome.name))
+    summary = rewrite(source, tmp_path / "out", progress=lambda what, share: told.append(what))
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert written == {"customer/x.json", "steps/y.json.gz"}
     assert (tmp_path / "out/customer/x.json").read_bytes() == LINES[0] + b"\n" + LINES[1] + b"\n"
@@ -152,7 +152,7 @@ def test_a_folder_is_mirrored_and_what_cannot_be_read_is_named(tmp_path: Path) -
     }
     assert summary.failed
     assert summary.written == 3
-    assert len(told) == 6
+    assert told == [f"rewrite files, {number} of 6" for number in range(1, 7)]
     assert "inbox/steps/not-gzip.gz: expected gzip" in render.rewritten(summary)
     document = json.loads(json.dumps(render.rewritten_json(summary)))
     assert (document["written"], document["rejected"], len(document["skipped"])) == (3, 0, 4)

@@ -61,6 +61,18 @@ def test_a_long_step_is_cut_in_its_words_and_not_in_its_count(monkeypatch: pytes
     ]
 
 
+def test_progress_wraps_on_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    monkeypatch.setenv("COLUMNS", "30")
+    progress = terminal.Progress(clock := Hand())
+    for number in (1, 2):
+        clock.now += 2
+        progress(f"rebuild a_table_of_quite_a_long_name, {number} of 5: first time", None)
+    progress.close()
+    assert shown(screen)[1].startswith("…, 2 of 5  [##")
+    assert max(map(len, shown(screen))) < 30
+
+
 def test_an_instant_has_one_form_for_people_and_one_for_machines() -> None:
     for given, exact in ((0, "000"), (913_000, "913"), (913_456, "913")):
         at = datetime(2026, 11, 30, 0, 19, 20, given, tzinfo=UTC)

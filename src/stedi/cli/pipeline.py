@@ -6,7 +6,6 @@ Modules are imported by the command that needs them, so that `--help` answers at
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
@@ -447,12 +446,7 @@ def crawl(options: argparse.Namespace) -> int:
     from stedi.landing import crawl
 
     with terminal.step("read files") as progress:
-        done = itertools.count(1)
-        report = crawl.crawl(
-            options.paths,
-            sample=options.sample,
-            progress=lambda name, seen: progress(f"read files, {render.many(next(done), 'file')} done", None),
-        )
+        report = crawl.crawl(options.paths, sample=options.sample, progress=progress)
     if wants_json(options):
         terminal.document(render.plain(report))
     else:
@@ -502,13 +496,7 @@ def ndjson(options: argparse.Namespace) -> int:
     from stedi.storage import destinations
 
     with terminal.step("rewrite files") as progress:
-        done = itertools.count(1)
-        summary = ndjson.rewrite(
-            options.source,
-            options.target,
-            progress=lambda _: progress(f"rewrite files, {render.many(next(done), 'file')} done", None),
-            rejects=options.rejects,
-        )
+        summary = ndjson.rewrite(options.source, options.target, progress=progress, rejects=options.rejects)
     if any(path is not None and destinations.is_special(path) for path in (options.target, options.rejects)):
         terminal.say(render.rewritten(summary))  # stdout may be what the records went to
     elif wants_json(options):

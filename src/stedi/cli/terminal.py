@@ -385,8 +385,8 @@ class Progress:
             counted = _OF.search(what)
             tail = counted[0] if counted else ""
             head, room = what.replace(tail, "", 1).partition(": ")[0], room - len(tail)
-            what = (head if len(head) <= room else f"{head[: room - 1]}…") + tail
-        return f"{what}{between}{figures}"
+            what = (head if len(head) <= room else f"{head[: max(0, room - 1)]}…") + tail
+        return f"{what}{between}{figures}"[:wide]  # a line that wraps cannot be drawn again
 
     def _tick(self) -> None:
         while not self._ended.wait(0.5):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from stedi._frozen import dataclass, field
+from stedi.context.progress import Progress
 from stedi.errors import StediError, UnreadableFile, UsageError, printable_name
 from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, is_foreign, open_regular, walk
 from stedi.reader import Limits, Members, Reject, decompressed
@@ -25,7 +26,7 @@ from stedi.reader.framing import Framer
 from stedi.reader.reading import Copier
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
-from stedi.storage import destinations
+from stedi.storage import destinations, s3
 
 _MOST_PATIENCE = 4096
 
@@ -75,7 +76,7 @@ class Summary:
 def rewrite(
     src: Path,
     dst: Path,
-    progress: Callable[[Rewritten | Skipped], None] | None = None,
+    progress: Progress = lambda what, share: None,
     rejects: Path | None = None,
 ) -> Summary:
     """Writes the records of a file or folder as newline-delimited JSON; the source is never changed.
@@ -87,15 +88,18 @@ def rewrite(
     Args:
         src: A file, or a folder as `delivery.walk` takes it.
         dst: The file to write, or a folder for it if there is one; for a folder, the folder to mirror it in.
-        progress: Called after each file.
+        progress: Called with the current step.
         rejects: Where to write what is no record, one JSON object a line: `file`, `offset`, `line`, `reason`,
             `raw_size`, and its first bytes as `raw`, or `raw_base64` if they are not text.
 
     Raises:
-        UsageError: `dst` or `rejects` is the source, lies inside it or holds it, or is no file that could be replaced.
+        UsageError: `src` is in S3; `dst` or `rejects` is the source, lies inside it or holds it, or is no file that
+            could be replaced.
         UnreadableFile: There is no `src`, or it is one file and cannot be read.
     """
     src, dst = destinations.expanded(src), destinations.expanded(dst)
+    if s3.is_remote(src):
+        raise UsageError(f"{src}: expected files on this machine, found a place in S3; copy them here")
     rejects = None if rejects is None else destinations.expanded(rejects)
     folder = src.is_dir()
     if not folder and is_foreign(dst.name):
@@ -114,7 +118,9 @@ def rewrite(
     skipped: list[Skipped] = []
     with ExitStack() as stack:
         refuse = _Rejects(stack.enter_context(_whole(rejects)) if rejects is not None else None)
-        for item in walk([src]):
+        items = list(walk([src]))
+        for number, item in enumerate(items, start=1):
+            progress(f"rewrite files, {number:,} of {len(items):,}", None)
             outcome: Rewritten | Skipped
             if isinstance(item, Skipped):
                 outcome = item
@@ -124,8 +130,6 @@ def rewrite(
                 if not folder:
                     raise UnreadableFile(f"{outcome.name}: {outcome.why}")
                 skipped.append(outcome)
-            if progress is not None:
-                progress(outcome)
     return Summary(tuple(done.values()), tuple(skipped))
 
 

@@ -7,10 +7,11 @@ changed, and no value of a record is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from stedi.context.progress import Progress
 from stedi.errors import UnreadableFile, UsageError
 from stedi.landing.crawl.profile import Profiles, mask
 from stedi.landing.crawl.proposal import propose
@@ -27,7 +28,7 @@ __all__ = ["Drift", "FeedReport", "FieldReport", "Report", "crawl", "mask"]
 def crawl(
     paths: Sequence[str | Path],
     sample: int | None = None,
-    progress: Callable[[str, int], None] | None = None,
+    progress: Progress = lambda what, share: None,
 ) -> Report:
     """Reads delivered files and reports what they contain.
 
@@ -37,7 +38,7 @@ def crawl(
     Args:
         paths: Files, folders and globs, see `delivery.walk`.
         sample: How many records to read from each file; by default all.
-        progress: Called after each file with its name and the number of records read.
+        progress: Called with the current step.
 
     Returns:
         The feeds with a contract in the order of the contracts, then the others by name, and the skipped files.
@@ -49,17 +50,16 @@ def crawl(
         raise UsageError(f"{path}: expected files on this machine, found a place in S3; copy some of them here")
     groups: dict[str, _Group] = {}
     skipped: list[Skipped] = []
-    for item in walk(paths):
+    items = list(walk(paths))
+    for number, item in enumerate(items, start=1):
+        progress(f"read files, {number:,} of {len(items):,}", None)
         if isinstance(item, Skipped):
             skipped.append(item)
             continue
         try:
-            seen = _read(item, groups, sample)
+            _read(item, groups, sample)
         except UnreadableFile as error:
             skipped.append(Skipped(item.name, str(error).removeprefix(f"{item.name}: "), failed=True))
-            continue
-        if progress is not None:
-            progress(item.name, seen)
     known = [groups.pop(feed) for feed in CONTRACTS if feed in groups]
     unknown = [groups[name] for name in sorted(groups)]
     return Report(tuple(group.report() for group in known + unknown), tuple(skipped))
@@ -91,7 +91,7 @@ class _Group:
         )
 
 
-def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int:
+def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> None:
     seen = 0
     with open_regular(item.path, item.name) as source:
         before = fingerprint(source.fileno())
@@ -116,7 +116,6 @@ def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> int
                 group.profiles.add(value.members)
         if fingerprint(source.fileno()) != before:
             raise UnreadableFile(f"{item.name}: it changed while it was read; only the part that was read is counted")
-    return seen
 
 
 def _lies_in(name: str) -> str:
