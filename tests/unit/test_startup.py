@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,19 @@ def test_a_command_ends_its_process_at_once_but_not_before_threads_and_exit_func
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-2:] == ["thread", "exit function"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGALRM])
+def test_a_signal_after_the_work_does_not_change_the_exit_code(number: signal.Signals, tmp_path: Path) -> None:
+    script = (
+        "import os, sys, threading, time\nfrom stedi import cli\n"
+        "started, script = threading.Event(), cli.script\n"
+        f"threading.Thread(target=lambda: (started.wait(), time.sleep(0.2), os.kill(os.getpid(), {number}))).start()\n"
+        "cli.script = lambda: (script(), started.set())[0]\n"
+        f"sys.argv = ['stedi', '--lake', {str(tmp_path / 'none')!r}, 'tables']\ncli.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
 
 
 def test_duckdb_tells_its_version_without_reading_what_is_installed() -> None:

@@ -29,6 +29,7 @@ __all__ = ["main", "parser", "run", "script"]
 
 _OBJECTS = 50_000
 """How many new objects start a garbage collection: it finds nothing among imported modules."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _INTERRUPTED = 130  # as in a shell, for processes ended by SIGINT
 _EXTRAS = {
     **dict.fromkeys(("boto3", "botocore", "s3transfer", "duckdb_extension_httpfs"), "aws"),
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no failure
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for number in _SIGNALS:
             signal.signal(number, _interrupt)
         _refuse_places(options)
         code = hooks.run(options)
@@ -116,7 +117,8 @@ def script() -> int:
     except SystemExit as stop:  # help, the version, or bad usage
         code = stop.code if isinstance(stop.code, int) else 0
     code = terminal.finished(code)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: the exit code says how
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the work is done: the exit code says how
     return code
 
 
