@@ -7,6 +7,7 @@ a few words. The actions of `stedi dataset` are in `datasets`.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -416,6 +417,10 @@ class _Parser(argparse.ArgumentParser):
     _words: Sequence[str] = ()
     """The words that it was given to parse."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", Path, _path)
+
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # typeshed's overloads
         """Returns the options that the words set, and the words that it does not know."""
         self._words = sys.argv[1:] if args is None else args
@@ -512,6 +517,16 @@ def _version() -> str:
     from stedi._version import __version__
 
     return __version__
+
+
+def _path(text: str) -> Path:
+    """Returns a path; of a URI `Path` would make a folder named `gs:`. Who takes none in S3 says so."""
+    if _URI.match(text):
+        raise argparse.ArgumentTypeError(f"expected a path on this machine, found the URI {text!r}")
+    return Path(text)
+
+
+_URI = re.compile(r"(?!s3:)[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def _time(text: str) -> datetime:

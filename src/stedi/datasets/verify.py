@@ -20,6 +20,7 @@ from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import CHAIN, MANIFEST, SIGNATURE, SUMS
 from stedi.errors import AuditFailed, UsageError
 from stedi.privacy import signatures
+from stedi.storage import s3
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)")
 _REQUIRED = (MANIFEST, SUMS, contents.SUBJECTS)
@@ -80,6 +81,8 @@ def verify(folder: Path, *, public_key: Path | None = None) -> Verification:
     Raises:
         UsageError: There is no such folder, or the file is not a public key.
     """
+    if s3.is_remote(folder):
+        raise UsageError(f"{s3.at(folder)}: expected a folder on this machine, found a place in S3; copy it here")
     if not folder.is_dir():
         raise UsageError(f"{folder}: expected the folder of a release, found none")
     pem = None
