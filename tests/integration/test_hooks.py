@@ -261,7 +261,23 @@ def test_a_log_is_an_object_a_line_with_the_run(lake: Lake, inbox: Path, capsys:
     assert ran == [("done", 3), ("failed", 0)]
     ends = [(line["exit"], line["error"]) for line in lines if line.get("event") == "end"]
     assert ends == [(0, None), (1, "delivered files that could not be read: 2")]
-    assert any("level" in line and line["message"] for line in lines)
+    levels = [(line["level"], line["message"].partition(": ")[0]) for line in lines if "level" in line]
+    assert {("error", "no"), ("error", ANA)} <= {(level, name.rpartition("/")[2]) for level, name in levels}
+
+
+def test_the_end_of_a_log_has_what_failed_before_other_work_was_done_and_what_stdout_has_lost(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end() -> tuple[int, str | None]:
+        found = [json.loads(line) for line in capsys.readouterr().err.splitlines()][-1]
+        return found["exit"], found["error"]
+
+    assert run(lake, "land", "--build", inbox, inbox / "no", "--log-json") == 1
+    assert end() == (1, "delivered files that could not be read: 1")
+    with monkeypatch.context() as patch, open("/dev/full", "w", encoding="utf-8") as full:
+        patch.setattr(sys, "stdout", full)
+        assert run(lake, "build", "--log-json") == 1
+        assert end()[0] == 1
 
 
 def test_the_last_message_of_a_command_that_fails_is_an_object_too(

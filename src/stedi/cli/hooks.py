@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     hooks.begin()
     observers.append(hooks)
     try:
-        code = cast(int, options.run(options))
+        code = terminal.finished(cast(int, options.run(options)))  # what stdout has lost counts, too
     except BaseException as error:
         from stedi.context import runs
 
@@ -148,7 +148,7 @@ class _Hooks:
 
     def ended(self, context: Context, run: Run, result: object) -> None:
         """A run on the lake has ended."""
-        self._rows, self._error = run.rows, run.error
+        self._rows, self._error = run.rows, self._error or run.error
         told = {"outcome": run.outcome, "seconds": run.seconds, "rows": run.rows, "error": run.error or None}
         self._told("ran", of=run.command, **told)
         for what, teller in self._tellers.items():

@@ -146,7 +146,7 @@ def land(options: argparse.Namespace) -> int:
     )
     progress.close()
     for skipped in landing.skipped:
-        terminal.say(f"{skipped.name}: {terminal.worded(skipped.why)}")
+        terminal.say(f"{'stedi: ' * skipped.failed}{skipped.name}: {terminal.worded(skipped.why)}")
     for feed, counts in landing.drift.items():
         for what, count in sorted(counts.items()):
             terminal.say(f"drift: {feed}: {what}: {many(count, 'record')}")
