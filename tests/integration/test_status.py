@@ -97,6 +97,19 @@ def test_no_id_in_json_is_a_number(lake: Lake, capsys: pytest.CaptureFixture[str
         assert words[0] in ("runs", "status") or re.search(r'"\d{16,}"', raw), words
 
 
+def test_a_terminal_shows_the_errors_of_runs_whole(
+    lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lake.land(*(lake.root / name for name in ("none", "nowhere"))).skipped
+    error = "delivered files that could not be read: 2"
+    for width, line in ((None, 2), (80, 3)):
+        monkeypatch.setattr("stedi.cli.terminal.width", lambda *_, width=width: width)
+        assert cli.main(["--lake", str(lake.root), "runs", "--limit", "1"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[line].endswith(error)
+        assert max(map(len, lines)) <= (width or 200)
+
+
 def test_a_run_that_fails_is_kept_without_a_value(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StediError):
         lake.withdraw(ANA, "no address")

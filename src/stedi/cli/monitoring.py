@@ -160,20 +160,25 @@ def runs(options: argparse.Namespace) -> int:
     if wants_json(options):
         terminal.document({"runs": [run_json(run) for run in found]})
         return 0
-    terminal.table(
-        ("started", "command", "seconds", "rows", "outcome", "error"),
-        [
-            (
-                render.moment(run.started),
-                run.command,
-                "" if run.seconds is None else f"{run.seconds:.1f}",
-                "" if run.rows is None else run.rows,
-                run.outcome,
-                run.error,
-            )
-            for run in found
-        ],
-    )
+    rows = [
+        (
+            _when(run),
+            run.command,
+            "" if run.seconds is None else f"{run.seconds:.1f}",
+            "" if run.rows is None else run.rows,
+            run.outcome,
+            run.error,
+        )
+        for run in found
+    ]
+    names = ("started", "command", "seconds", "rows", "outcome", "error")
+    if terminal.width() is None:
+        terminal.table(names, rows)
+        return 0
+    terminal.table(names[:-1], [row[:-1] for row in rows])
+    for run in found:
+        if run.error:  # whole, below: beside the rest a terminal has room for two words of it
+            terminal.line(f"{_when(run)}  {run.command}: {run.error}", 22)
     return 0
 
 
@@ -244,9 +249,9 @@ def watch(options: argparse.Namespace) -> int:
         counts["failures"] += bool(done.error)
         for skipped in done.landing.skipped if done.landing else ():
             if skipped.failed:
-                terminal.say(f"{skipped.name}: {terminal.worded(skipped.why)}")
+                terminal.say(f"stedi: {skipped.name}: {terminal.worded(skipped.why)}")
         if done.error:
-            terminal.say(f"failed, will be retried: {done.error}")
+            terminal.say(f"stedi: failed, will be retried: {done.error}")
         else:
             records, refused = sum(file.accepted for file in new), sum(file.quarantined for file in new)
             quarantined = f", {refused:,} quarantined" if refused else ""
