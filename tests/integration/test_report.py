@@ -437,6 +437,7 @@ def test_the_report_of_an_audit_has_each_check_once_and_is_signed(
         assert statement.subjects == {name: hashlib.sha256(raw).hexdigest()}
         assert statement.predicate_type == signatures.AUDIT
         assert statement.predicate["lake"] == lake.config.lake_id
+        assert re.fullmatch(r"[-0-9]+T[:0-9]+\.\d{3}Z", statement.predicate["at"])
     found = json.loads((tmp_path / "audit.json").read_bytes())
     assert found["accounts"] == [
         {"table": a["table"], "lines": [[line["what"], line["rows"]] for line in a["lines"]]}

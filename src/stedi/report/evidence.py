@@ -182,7 +182,8 @@ def signed(report: AuditReport, key: Key, name: str, raw: bytes) -> bytes:
         name: The file's name, without its folder.
         raw: The file's bytes.
     """
-    said = {"lake": report.lake, "at": report.at.isoformat(), "holds": report.holds, "violations": report.violations}
+    at = report.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    said = {"lake": report.lake, "at": at, "holds": report.holds, "violations": report.violations}
     return signatures.sign(key, {name: hashlib.sha256(raw).hexdigest()}, signatures.AUDIT, said)
 
 
