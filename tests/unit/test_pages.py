@@ -447,6 +447,27 @@ def test_a_page_header_is_read_as_thrift_reads_it() -> None:
     assert count > taken > 0
 
 
+def test_of_a_damaged_page_header_nothing_is_taken_that_thrift_does_not_read() -> None:
+    seed = randrange(1 << 32)
+    print(f"seed {seed}")
+    chance, taken, names = Random(seed), 0, [name for name, *_ in parquet.NativeHead._fields_]
+    # a field with a number and the type 0, which ends a structure for other readers
+    cases = [bytes.fromhex("1502100046ca"), bytes.fromhex("3000253a01d0fa42a7")]
+    for _ in range(tries(2_000, 5_000, 100_000)):
+        data = bytearray(thrift.write(structure(chance)))
+        data[chance.randrange(len(data))] = chance.randrange(256)
+        cases.append(bytes(data))
+    for case in cases:
+        head = parquet.NativeHead()
+        end = parquet.library().stedi_head(case, len(case), 0, head)
+        if end < 0:
+            continue
+        page, at = thrift.read(case)  # raises for what it does not read
+        assert (at, head_of(page)) == (end, [getattr(head, name) for name in names]), case.hex()
+        taken += 1
+    assert len(cases) > taken > 0
+
+
 SOURCE = Path(pages.__file__).with_suffix(".c")
 
 

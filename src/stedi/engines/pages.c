@@ -122,7 +122,7 @@ static i64 value_end(const u8 *bytes, i64 size, i64 at, i32 kind, i32 depth, i64
     i32 of = bytes[at] & 15;
     found = bytes[at++] >> 4;
     if (found == 15) at = number(bytes, size, at, &found);
-    if (at < 0 || found > (u64)(size - at)) return -1;
+    if (at < 0 || found > (u64)(size - at) || of == 1 || of == 2) return -1; /* 1 and 2: true and false */
     for (i64 unused; found && at >= 0; found--) at = value_end(bytes, size, at, of, depth - 1, &unused);
     return at;
 }
@@ -141,7 +141,7 @@ static i64 structure(const u8 *bytes, i64 size, i64 at, i32 depth, Fields *field
             field = (i64)(id >> 1) ^ -(i64)(id & 1);
         }
         i64 begin = at, value = 0;
-        if (kind > 2) at = value_end(bytes, size, at, kind, depth, &value); /* the types 1 and 2 are true and false */
+        if (kind < 1 || kind > 2) at = value_end(bytes, size, at, kind, depth, &value); /* 1 and 2: true and false */
         if (!fields) continue;
         if (field < 0 || field >= FIELDS) return -1;
         fields->kinds[field] = (u8)kind;
