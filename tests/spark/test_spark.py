@@ -12,7 +12,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -326,6 +328,41 @@ def test_the_end_of_a_session_ends_what_it_is_making(spark: Any, tmp_path: Path)
     made = engine._relations["some"]
     assert isinstance(made, Future)
     assert isinstance(made.exception(), LakeError)
+
+
+def test_the_end_of_a_session_also_ends_what_spark_begins_meanwhile(tmp_path: Path) -> None:
+    spark, planned, ended = MagicMock(), Event(), Event()
+
+    def cancels(tag: str) -> None:
+        # the job of the relation starts after the first time, and is there to be cancelled the second
+        (ended if planned.is_set() else planned).set()
+
+    def computes(_: object) -> Any:
+        assert planned.wait(10)
+        assert ended.wait(10)
+
+    spark.sparkContext.cancelJobsWithTag.side_effect = cancels
+    with SparkEngine(tmp_path, spark) as engine:
+        made = engine._later("some", "", computes)
+        engine._relations["some"] = engine._later("some", "", computes)  # the name has another meaning by now
+    assert made.result(0) is None
+
+
+def test_a_session_ends_where_spark_has_failed(tmp_path: Path) -> None:
+    spark, gone = MagicMock(), Event()
+
+    def fails(tag: str) -> None:
+        gone.set()
+        raise ConnectionRefusedError
+
+    def computes(_: object) -> Any:
+        assert gone.wait(10)
+        raise LakeError("Spark failed")
+
+    spark.sparkContext.cancelJobsWithTag.side_effect = fails
+    with SparkEngine(tmp_path, spark) as engine:
+        made = engine._later("some", "", computes)
+    assert isinstance(made.exception(0), LakeError)
 
 
 @pytest.mark.parametrize("most", [0, 4])

@@ -14,8 +14,8 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -111,6 +111,7 @@ class SparkEngine:
         self._mark = int.from_bytes(os.urandom(7))
         self._relations: dict[str, _Bound | Future[_View]] = {}
         self._read_files: dict[str, tuple[_Bound, Future[_View]]] = {}
+        self._making: set[Future[_View]] = set()
         self._tag = f"stedi-{secrets.token_hex(8)}"
         self._makers = ThreadPoolExecutor(
             _AT_ONCE, initializer=self.spark.sparkContext.addJobTag, initargs=(self._tag,)
@@ -129,8 +130,10 @@ class SparkEngine:
     def close(self) -> None:
         """Ends the session. Spark frees what the session kept when nothing refers to it any more."""
         self._makers.shutdown(wait=False, cancel_futures=True)
-        if not all(made.done() for made in self._relations.values() if isinstance(made, Future)):
-            self.spark.sparkContext.cancelJobsWithTag(self._tag)  # nobody reads what a failed command has begun
+        with suppress(Exception):  # Spark itself may be what has failed
+            while self._making:  # nobody reads what a failed command has begun; of what is planned a job may yet start
+                self.spark.sparkContext.cancelJobsWithTag(self._tag)
+                wait(self._making.copy(), timeout=0.5)
         self._makers.shutdown()
         shutil.rmtree(self._pins, ignore_errors=True)
 
@@ -343,6 +346,8 @@ class SparkEngine:
 
         # threads take relations in this order, so one that waits does so for relations that others are making
         self._relations[name] = later = self._makers.submit(made)
+        self._making.add(later)
+        later.add_done_callback(self._making.discard)
         return later
 
     def _read(self, sql: str) -> _Views:
