@@ -175,6 +175,17 @@ def test_a_cut_or_missing_file_is_named_and_never_read_as_less(damaged: Damaged,
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", ["manifest list", "manifest"])
+def test_a_file_that_decays_is_named_though_this_process_has_read_it(damaged: Damaged, kind: str) -> None:
+    lake = damaged.lake
+    table, path = next((t, p) for t, k, p in damaged.used() if k == kind and t == "accelerometer_landing")
+    every_state(lake)
+    status = path.stat()
+    flip(path, 8 * status.st_size // 2)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert accused(lake, files=False) == {"manifests": {(table, shown(lake, path))}}
+
+
 def test_two_files_that_changed_places_are_both_named(damaged: Damaged) -> None:
     lake = damaged.lake
     for kind in ("data", "manifest"):

@@ -335,7 +335,9 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
     """
     if snapshot is None:
         return ()
-    files = tuple(file for path in manifests(table, snapshot, added=added) for file in _once(manifest, table, path))
+    listed = _once(_manifest_list, table, snapshot.manifest_list)
+    mine = [entry for entry in listed if entry[2] == snapshot.id or not added]
+    files = tuple(file for path in _locations(table, snapshot, mine) for file in _once(manifest, table, path))
     prefix = "added" if added else "total"
     for what, found in totals(files).items():
         counted = snapshot.summary.get(f"{prefix}-{what}", str(found))
@@ -354,19 +356,18 @@ def totals(files: Sequence[DataFile]) -> dict[str, int]:
     }
 
 
-def manifests(table: str, snapshot: Snapshot, *, added: bool = False) -> list[str]:
-    """Returns the locations of a snapshot's manifests, or of those that it has added itself.
+def manifests(table: str, snapshot: Snapshot) -> list[str]:
+    """Returns the locations of a snapshot's manifests, from the list as it is now: audits must see what has changed.
 
     Raises:
         LakeError: The manifest list cannot be read, or the table holds delete files.
     """
-    listed = [
-        (path, content)
-        for path, content, by in _once(_manifest_list, table, snapshot.manifest_list)
-        if by == snapshot.id or not added
-    ]
-    paths = own(table, snapshot.manifest_list, [path for path, _ in listed])
-    if any(content != 0 for _, content in listed):
+    return _locations(table, snapshot, _manifest_list(table, snapshot.manifest_list))
+
+
+def _locations(table: str, snapshot: Snapshot, listed: Sequence[tuple[str, int, int]]) -> list[str]:
+    paths = own(table, snapshot.manifest_list, [path for path, *_ in listed])
+    if any(content != 0 for _, content, _ in listed):
         raise with_delete_files(table)
     return list(paths)
 
