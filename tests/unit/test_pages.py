@@ -259,6 +259,22 @@ def test_a_row_group_whose_dictionary_names_somebody_who_left_loses_the_name_too
     assert pq.read_table(made[0].path)["distanceFromObject"].to_pylist() == [0, *range(4, rows)]
 
 
+def test_a_row_group_whose_dictionary_names_a_device_of_which_only_moments_left_loses_the_name_too(
+    tmp_path: Path,
+) -> None:
+    name, path, rows = "step_trainer_landing", tmp_path / "a.parquet", arrow_files.GROUP + 10
+    devices = pa.array(["here", *["shared"] * 3, *["here"] * (rows - 4)]).dictionary_encode()
+    numbers, texts = pa.array(range(rows), pa.int64()), pa.array(["x"] * rows).dictionary_encode()
+    columns = [numbers, devices, numbers, texts, texts]
+    with arrow_files.Writer(path, ALL_COLUMNS[name], [column.type for column in columns]) as file:
+        file.write(columns)
+    leaving = Leaving("serialNumber", frozenset(), "sensorReadingTime", {"shared": {1, 2, 3}})
+    made, taken = rewritten(name, path, leaving, tmp_path / "new")
+    assert taken
+    assert b"shared" not in contents(Path(made[0].path))
+    assert pq.read_table(made[0].path)["distanceFromObject"].to_pylist() == [0, *range(4, rows)]
+
+
 def test_a_dictionary_that_no_page_uses_goes(tmp_path: Path) -> None:
     name, path = "step_trainer_trusted", tmp_path / "a.parquet"
     # for a dictionary with a text twice, PyArrow writes an unused dictionary and plain values

@@ -273,8 +273,8 @@ class _Split:
 def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, rows: int, buffers: Buffers) -> tuple[bytearray, bool]:
     """Returns one byte per row of a row group: 0 if the row is kept, 1 if it is removed.
 
-    It also returns whether the dictionary has a text of `leaving.texts`. It can have one although no row does: PyArrow
-    writes a given dictionary into each row group of a file, with texts that only rows of other row groups have.
+    It also returns whether the dictionary has a text of `leaving`. It can have one although no row does: PyArrow writes
+    a given dictionary into each row group of a file, with texts that only rows of other row groups have.
     """
     key, marks = chunks[leaving.column], bytearray(rows)
     pages = key.pages
@@ -298,7 +298,7 @@ def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, rows: int, buffers: Bu
         for text, moment in zip(named, moments, strict=True):
             at = marks.index(2, at + 1)
             marks[at] = moment in leaving.moments[text]
-    return marks, 1 in flags
+    return marks, True
 
 
 class _Shortened:
