@@ -330,6 +330,7 @@ def test_the_end_of_a_session_ends_what_it_is_making(spark: Any, tmp_path: Path)
     assert isinstance(made.exception(), LakeError)
 
 
+@sparks.needs_spark
 def test_the_end_of_a_session_also_ends_what_spark_begins_meanwhile(tmp_path: Path) -> None:
     spark, planned, ended = MagicMock(), Event(), Event()
 
@@ -348,6 +349,7 @@ def test_the_end_of_a_session_also_ends_what_spark_begins_meanwhile(tmp_path: Pa
     assert made.result(0) is None
 
 
+@sparks.needs_spark
 def test_a_session_ends_where_spark_has_failed(tmp_path: Path) -> None:
     spark, gone = MagicMock(), Event()
 
