@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from stedi.cli import terminal
+from stedi.cli import render, terminal
 from stedi.errors import StediError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class JsonLines:
 
     def object(self, **what: Any) -> None:
         """Writes one object."""
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = render.instant(datetime.now(UTC))
         plain = {"time": at, "command": self._command, "run": self.run or None, **what}
         self.stream.write(printable(json.dumps(plain)) + "\n")
         self.stream.flush()

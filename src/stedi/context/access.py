@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stedi._frozen import dataclass
 from stedi.context import operator
+from stedi.context.progress import instant
 from stedi.errors import CopiedLake, LakeError, QueryRefused, StediError, UsageError
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
@@ -95,7 +96,7 @@ class Note:
         self.rows: int | None = None
         self._context, self._must = context, must
         eyes = role if role in GRANTS else ""  # else it may be any text of the caller's
-        self._plain = {"time": _instant(datetime.now(UTC)), "user": operator.name(), "verb": verb, "role": eyes}
+        self._plain = {"time": instant(datetime.now(UTC)), "user": operator.name(), "verb": verb, "role": eyes}
         self._people = people
         self._key: Key | None = None
         self._path: Path | None = None
@@ -361,7 +362,7 @@ def trim(context: Context, *, today: date | None = None, dry_run: bool = False) 
     lines = sum(1 for day in old for _ in _lines(day))
     # noted before the days go: a log that begins later without a note was shortened by somebody else
     begins = next((state.parsed(line)["number"] for day in kept for line in _lines(day)), head(root)[0] + 1)
-    entry = {"time": _instant(datetime.now(UTC)), "user": operator.name(), "verb": TRIMMED, "role": "", "tables": {}}
+    entry = {"time": instant(datetime.now(UTC)), "user": operator.name(), "verb": TRIMMED, "role": "", "tables": {}}
     append(context, context.key(), [{**entry, "people": None, "rows": lines, "ended": "done", "first": begins}])
     for day in old:
         if s3.is_remote(day):
@@ -462,10 +463,6 @@ def _notes(root: Path) -> Iterator[tuple[Path, dict[str, Any], bool]]:
 def _left(root: Path) -> dict[Path, dict[str, Any]]:
     """Returns the notes of killed processes, with the line for each."""
     return {path: plain for path, plain, alive in _notes(root) if not alive}
-
-
-def _instant(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _why(error: Exception) -> str:

@@ -1,10 +1,11 @@
-"""Progress callbacks, and ids of runs."""
+"""Progress callbacks, ids of runs, and instants as machines read them."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 Progress = Callable[[str, float | None], None]
 """Called with the current step and its completed share, 0 to 1, or None if unknown."""
@@ -18,3 +19,9 @@ def run_id(milliseconds: int | None = None) -> str:
     """
     at = int(time.time() * 1000) if milliseconds is None else milliseconds
     return f"{at:013d}-{os.urandom(4).hex()}"
+
+
+def instant(at: datetime | int) -> str:
+    """Returns an instant, or milliseconds of the epoch, as ISO 8601 in UTC, with milliseconds."""
+    moment = datetime.fromtimestamp(at / 1000, UTC) if isinstance(at, int) else at.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

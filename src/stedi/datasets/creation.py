@@ -14,7 +14,7 @@ from stedi._frozen import dataclass, replace
 from stedi._version import __version__
 from stedi.catalog import TableState
 from stedi.context import Context, milliseconds
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, instant
 from stedi.datasets import (
     data,
     describe,
@@ -262,16 +262,12 @@ def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, T
     return Origin(
         lake_id,
         public_key,
-        _iso(newest),
-        _iso(int(built.summary["stedi.started"])),
+        instant(newest),
+        instant(int(built.summary["stedi.started"])),
         readings,
         tuple(inputs),
         __version__,
     )
-
-
-def _iso(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _members(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stedi._frozen import dataclass, replace
 from stedi.context import Context
+from stedi.context.progress import instant
 from stedi.datasets import chain, contents, describe, quality, recalls, registry, staleness
 from stedi.datasets import drop as dropping
 from stedi.datasets.recalls import Recall, RecallRefused
@@ -55,10 +56,10 @@ def write(context: Context, key: Key, entry: Entry, now: int) -> Recall:
         now: The instant, epoch milliseconds.
     """
     found = staleness.stale(context, key, now, [replace(entry, deleted=False)]).get(entry.release, {})
-    drop = {subject: iso(since) for subject, since in found.items()}
+    drop = {subject: instant(since) for subject, since in found.items()}
     files, left = _held(entry, frozenset(drop), registry.subjects(context, entry.release))
     at = datetime.fromtimestamp(now / 1000, UTC)
-    recall = Recall(entry.release, entry.manifest_sha256, drop, files, left, entry.lake, iso(at))
+    recall = Recall(entry.release, entry.manifest_sha256, drop, files, left, entry.lake, instant(at))
     registry.append(context, [Event(entry.release, RECALL, None, str(len(drop)), at)])
     return replace(recall, raw=recalls.signed(key, recall))
 
@@ -93,11 +94,6 @@ def apply(folder: Path, file: Path) -> Applied:
     went = dropping.drop(folder, recall.drop, partial(chain.keep, folder, recall=recall), describe.describe)
     now = contents.open_manifest(folder / MANIFEST)
     return Applied(folder, now.release, went, now.plain["subjects"], now.plain["rows"], now.sha256)
-
-
-def iso(at: datetime) -> str:
-    """Returns an instant as ISO 8601, UTC, to the millisecond."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _held(

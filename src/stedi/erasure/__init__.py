@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -25,7 +25,7 @@ from stedi._frozen import replace
 from stedi._version import __version__
 from stedi.catalog import Catalog
 from stedi.context import Context, operator
-from stedi.context.progress import Progress, run_id
+from stedi.context.progress import Progress, instant, run_id
 from stedi.engines import Name
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
@@ -523,8 +523,8 @@ class _Erasure:
                 "asked": len(done.people),
                 "known": len(known),
                 "unknown": sorted(set(done.people) - known),
-                "began": _iso(done.started),
-                "ended": _iso(_now(None)),
+                "began": instant(done.started),
+                "ended": instant(_now(None)),
                 "removed": done.removed,
                 "scanned": done.scanned,
                 "not_reached": beyond,
@@ -580,10 +580,6 @@ def _marks(key: Key, addresses: Collection[str]) -> tuple[str, ...]:
 
 def _now(given: int | None) -> int:
     return int(time.time() * 1000) if given is None else given
-
-
-def _iso(instant: int) -> str:
-    return datetime.fromtimestamp(instant / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _listed(files: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from functools import partial
 
 from stedi.context import Context
+from stedi.context.progress import instant
 from stedi.datasets import contents, describe, drop, registry, seal, staleness, subjects
-from stedi.datasets.recall import iso
 from stedi.datasets.registry import ERASED, REWRITTEN, Entry, Event
 from stedi.datasets.seal import MANIFEST
 from stedi.privacy.pseudonyms import Key
@@ -53,7 +53,7 @@ def remove_people(context: Context, key: Key, run: str, people: Collection[str],
         if inside:
             about = {"lake": entry.lake, "at": entry.manifest["created"], "release": entry.release}
             sign = partial(seal.sign, key=key, predicate=about)
-            drop.drop(entry.path, dict.fromkeys(theirs, iso(at)), sign, describe.describe)
+            drop.drop(entry.path, dict.fromkeys(theirs, instant(at)), sign, describe.describe)
             raw = (entry.path / MANIFEST).read_bytes()
             if raw != entry.raw:
                 again = Event(entry.release, REWRITTEN, None, raw.decode(), datetime.now(UTC))

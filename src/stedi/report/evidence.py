@@ -15,6 +15,7 @@ from stedi._frozen import dataclass
 from stedi.audit.proof import Reconciliation
 from stedi.audit.record import AuditRecord, Counted
 from stedi.audit.risk import Risk
+from stedi.context.progress import instant
 from stedi.privacy import receipts, signatures
 from stedi.privacy.pseudonyms import Key
 
@@ -182,7 +183,7 @@ def signed(report: AuditReport, key: Key, name: str, raw: bytes) -> bytes:
         name: The file's name, without its folder.
         raw: The file's bytes.
     """
-    at = report.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = instant(report.at)
     said = {"lake": report.lake, "at": at, "holds": report.holds, "violations": report.violations}
     return signatures.sign(key, {name: hashlib.sha256(raw).hexdigest()}, signatures.AUDIT, said)
 

@@ -16,7 +16,7 @@ import secrets
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from stedi.audit.proof import expected
 from stedi.audit.proof.as_of import BELOW, AsOf
 from stedi.catalog import TableState
 from stedi.context import Context, places
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, instant
 from stedi.datasets import folder, registry
 from stedi.datasets import subjects as release_subjects
 from stedi.engines.duckdb import DuckDB
@@ -528,8 +528,5 @@ def _value(text: str) -> Any:
         return text
 
 
-def _time(instant: datetime | int | None) -> str | None:
-    if instant is None:
-        return None
-    moment = datetime.fromtimestamp(instant / 1000, UTC) if isinstance(instant, int) else instant.astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _time(at: datetime | int | None) -> str | None:
+    return None if at is None else instant(at)

@@ -7,7 +7,7 @@ the relations of the proof. A row that no landed record explains is reported as 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stedi._frozen import dataclass
 from stedi.audit.explain import subjects
 from stedi.audit.proof.as_of import AsOf
 from stedi.audit.proof.expected import normal
+from stedi.context.progress import instant
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.errors import UsageError
@@ -183,7 +184,7 @@ def _below(
         why, sources = _TRACES[table](engine, who, row) if since else ("", [])
         if sources:
             policy = ", and readings from then on count (rule 4)" if since_consent else ""
-            agrees = f"the customer's current record consents since {_shown(since[0][0])} (rules 2 and 3)"
+            agrees = f"the customer's current record consents since {instant(since[0][0])} (rules 2 and 3)"
             yield (row["customer_id"],), f"{agrees}{policy}; {why}", sources
         else:
             yield (row["customer_id"],), _NOTHING, ()
@@ -279,7 +280,3 @@ _TRACES: Mapping[str, Trace] = {
 
 def _ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
-
-
-def _shown(instant: int) -> str:
-    return datetime.fromtimestamp(instant / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
