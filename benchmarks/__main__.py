@@ -76,7 +76,7 @@ class Row:
 
 def made(name: str, customers: int, readings: int) -> Data:
     """Generates sample data, or uses the data of an earlier run."""
-    from stedi import sample
+    from stedi.landing import sample
 
     path = WORK / f"data-{customers}-{readings}"
     if not (path / "_answer.json").exists():

@@ -25,8 +25,8 @@ import sparks
 import sweep_mutants
 import wire
 from lakes import KEY, REPOSITORY, Slate, unseen
-from stedi import sample
 from stedi.lake import Lake
+from stedi.landing import sample
 from stedi.storage import s3
 
 PUBLIC_DATA = REPOSITORY.parent / "shared" / "data" / "stedi-2023"

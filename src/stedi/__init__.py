@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING  # noqa: E402
 from stedi._version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from stedi.attestation import Attestation
     from stedi.audit.consent_history import ConsentHistory, Period
     from stedi.audit.explain import (
         ExplainedRow,
@@ -52,23 +51,25 @@ if TYPE_CHECKING:
     from stedi.erasure.report import ErasurePreview, Receipt, ReceiptCheck
     from stedi.errors import StediError
     from stedi.lake import Lake, Table
-    from stedi.landing import LandedFile, Landing, OddInstants
+    from stedi.landing import LandedFile, Landing, OddInstants, sample
     from stedi.landing.deliveries.local import Skipped
     from stedi.landing.quarantine import Fault, Quarantine, Quarantined, RawRecord, Relanded
+    from stedi.landing.reader.units import Unit
     from stedi.landing.unread import Unread
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
-    from stedi.maintenance import Maintenance
-    from stedi.maintenance.adoption import Adoption
-    from stedi.maintenance.key_rotation import Rotation
-    from stedi.maintenance.repair import Repair
-    from stedi.maintenance.report import Maintained, Removed
-    from stedi.maintenance.tags import Tag
+    from stedi.operations.maintenance import Maintenance
+    from stedi.operations.maintenance.adoption import Adoption
+    from stedi.operations.maintenance.key_rotation import Rotation
+    from stedi.operations.maintenance.repair import Repair
+    from stedi.operations.maintenance.report import Maintained, Removed
+    from stedi.operations.maintenance.tags import Tag
     from stedi.operations.migration import Migration
     from stedi.operations.status import Disk, Due, Status
     from stedi.operations.watch import Round
     from stedi.privacy.pseudonyms import Key
     from stedi.query import Result
-    from stedi.reader.units import Unit
+    from stedi.report import attestation
+    from stedi.report.attestation import Attestation
     from stedi.report.content import Report
     from stedi.report.export import Export, Exported
     from stedi.transform import Build, Built, Step, Withheld
@@ -154,14 +155,16 @@ __all__ = [
     "Withdrawal",
     "WithdrawalPreview",
     "Withheld",
+    "attestation",
+    "sample",
 ]
 
 _HOMES = {
     "Access": "stedi.context.access",
-    "Adoption": "stedi.maintenance.adoption",
+    "Adoption": "stedi.operations.maintenance.adoption",
     "Applied": "stedi.datasets.recall",
     "Arrays": "stedi.datasets.dataset",
-    "Attestation": "stedi.attestation",
+    "Attestation": "stedi.report.attestation",
     "AuditRecord": "stedi.audit.record",
     "Build": "stedi.transform",
     "Built": "stedi.transform",
@@ -190,8 +193,8 @@ _HOMES = {
     "LandedFile": "stedi.landing",
     "Landing": "stedi.landing",
     "LeftOut": "stedi.audit.explain",
-    "Maintained": "stedi.maintenance.report",
-    "Maintenance": "stedi.maintenance",
+    "Maintained": "stedi.operations.maintenance.report",
+    "Maintenance": "stedi.operations.maintenance",
     "Migration": "stedi.operations.migration",
     "OddInstants": "stedi.landing",
     "Options": "stedi.datasets.options",
@@ -210,13 +213,13 @@ _HOMES = {
     "Reconciliation": "stedi.audit.proof",
     "Relanded": "stedi.landing.quarantine",
     "Release": "stedi.datasets.manifest",
-    "Removed": "stedi.maintenance.report",
-    "Repair": "stedi.maintenance.repair",
+    "Removed": "stedi.operations.maintenance.report",
+    "Repair": "stedi.operations.maintenance.repair",
     "Replay": "stedi.erasure.replay",
     "Report": "stedi.report.content",
     "Result": "stedi.query",
     "Risk": "stedi.audit.risk",
-    "Rotation": "stedi.maintenance.key_rotation",
+    "Rotation": "stedi.operations.maintenance.key_rotation",
     "Round": "stedi.operations.watch",
     "Run": "stedi.context.runs",
     "Skipped": "stedi.landing.deliveries.local",
@@ -227,22 +230,26 @@ _HOMES = {
     "StediError": "stedi.errors",
     "Step": "stedi.transform",
     "Table": "stedi.lake",
-    "Tag": "stedi.maintenance.tags",
-    "Unit": "stedi.reader.units",
+    "Tag": "stedi.operations.maintenance.tags",
+    "Unit": "stedi.landing.reader.units",
     "Unread": "stedi.landing.unread",
     "Verification": "stedi.datasets.verify",
     "Violation": "stedi.audit.integrity",
     "Withdrawal": "stedi.landing.withdrawal",
     "WithdrawalPreview": "stedi.landing.withdrawal",
     "Withheld": "stedi.transform",
+    "attestation": "stedi.report.attestation",
+    "sample": "stedi.landing.sample",
 }
+"""The module of each public name; `attestation` and `sample` are modules themselves."""
 
 
 def __getattr__(name: str) -> object:
     """Imports a public name when it is first used, so that the command line answers at once."""
     if name not in _HOMES:
         raise AttributeError(f"module 'stedi' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module = importlib.import_module(_HOMES[name])
+    return module if _HOMES[name].endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

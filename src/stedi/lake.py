@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from stedi.landing import Landing
     from stedi.landing.quarantine import Quarantine
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
-    from stedi.maintenance import Maintenance
-    from stedi.maintenance.adoption import Adoption
-    from stedi.maintenance.key_rotation import Rotation
-    from stedi.maintenance.repair import Repair
-    from stedi.maintenance.tags import Tag
+    from stedi.operations.maintenance import Maintenance
+    from stedi.operations.maintenance.adoption import Adoption
+    from stedi.operations.maintenance.key_rotation import Rotation
+    from stedi.operations.maintenance.repair import Repair
+    from stedi.operations.maintenance.tags import Tag
     from stedi.operations.migration import Migration
     from stedi.operations.status import Status
     from stedi.operations.watch import Round
@@ -273,7 +273,7 @@ class Lake:
             LakeError: It cannot be one; nothing was changed that anybody reads.
             KeyRefused: The lake's key is missing.
         """
-        from stedi.maintenance import adoption
+        from stedi.operations.maintenance import adoption
 
         began = datetime.now(UTC)
         root, config = found(path)
@@ -613,7 +613,7 @@ class Lake:
         Returns:
             What was done, or would be, to each table.
         """
-        from stedi import maintenance
+        from stedi.operations import maintenance
 
         with self.context.writing(*(() if dry_run else _RECOVERIES), progress=progress):
             workers = None if dry_run else self._workers(engine)
@@ -845,14 +845,14 @@ class Lake:
             UsageError: The name is invalid or in use; nothing was tagged.
             LakeError: The tables are not of one state, since a build is due or was interrupted; nothing was tagged.
         """
-        from stedi.maintenance import tags
+        from stedi.operations.maintenance import tags
 
         with self.context.writing(*_RECOVERIES, progress=progress):
             return tags.tag(self.catalog, self.root, name, progress)
 
     def tags(self) -> tuple[Tag, ...]:
         """Returns every tag of the lake's tables, oldest first, including those of other programs."""
-        from stedi.maintenance import tags
+        from stedi.operations.maintenance import tags
 
         return tags.tags(self.catalog)
 
@@ -870,7 +870,7 @@ class Lake:
         Raises:
             UsageError: There is no such tag.
         """
-        from stedi.maintenance import tags
+        from stedi.operations.maintenance import tags
 
         with self.context.writing(*_RECOVERIES, progress=progress):
             return tags.untag(self.catalog, self.root, name, progress)
@@ -1010,7 +1010,7 @@ class Lake:
             LakeError: A landing table is damaged, or the lake was rolled back; no table was changed.
             LakeBusy: A landing or a build is running; nothing was done.
         """
-        from stedi.maintenance.repair import repair
+        from stedi.operations.maintenance.repair import repair
 
         self.context.refuse_copied()
         self.key()
@@ -1291,7 +1291,7 @@ class Lake:
         """
         from stedi import transform
         from stedi.landing import journal
-        from stedi.maintenance import key_rotation
+        from stedi.operations.maintenance import key_rotation
 
         with self.context.writing(*_RECOVERIES, progress=progress):
             key = self.key()  # before a lock's file is made
@@ -1342,7 +1342,7 @@ class Lake:
 
     def ended_by_rotation(self) -> tuple[str, ...]:
         """Returns the names of the tags, and of other programs' branches, that `rotate_key` would remove."""
-        from stedi.maintenance import tags
+        from stedi.operations.maintenance import tags
 
         return tags.ended_by_rotation(self.catalog)
 
@@ -1510,7 +1510,7 @@ def _table(state: TableState) -> Table:
 def _finish_rotation(context: Context, progress: Progress) -> None:
     """Finishes a key rotation that was interrupted; one that is alive is waited for."""
     if key_change.left(context.root):
-        from stedi.maintenance import key_rotation
+        from stedi.operations.maintenance import key_rotation
 
         context.key()  # confirms it
         with durable.commands(context.root, durable.ALL, lambda what: progress(what, None)):

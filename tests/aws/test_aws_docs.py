@@ -15,8 +15,9 @@ from test_aws_stack import BUCKET, cloud, cloud_server, wheel  # noqa: F401 - fi
 
 import servers
 from lakes import REPOSITORY
-from stedi import cli, sample
+from stedi import cli
 from stedi.aws import cost
+from stedi.landing import sample
 from stedi.storage.s3 import client
 
 PAGE = (REPOSITORY / "docs" / "aws.md").read_text("utf-8")

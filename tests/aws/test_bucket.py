@@ -25,7 +25,7 @@ import lakes
 import rest_catalog
 import servers
 from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
-from stedi import cli, reader
+from stedi import cli
 from stedi.catalog import Catalog, remote
 from stedi.catalog.manifests import sizes
 from stedi.catalog.remote import Remote
@@ -33,6 +33,7 @@ from stedi.engines.duckdb import DuckDB
 from stedi.erasure import deliveries as rewriting
 from stedi.errors import DamagedFile, LakeBusy, LakeError
 from stedi.lake import Lake
+from stedi.landing import reader
 from stedi.landing.deliveries import remote as remote_deliveries
 from stedi.privacy import receipts, secrets_manager
 from stedi.storage import s3

@@ -18,9 +18,9 @@ from test_aws_roles import template
 import servers
 import trino_server
 from athena_sql import SAME
-from stedi import sample
 from stedi.aws import athena
 from stedi.lake import Lake
+from stedi.landing import sample
 from trino_server import Ask
 
 pytestmark = trino_server.needs_trino

@@ -28,7 +28,7 @@ from stedi.lake import Lake
 from stedi.landing import prepare
 from stedi.landing import scan as scanning
 from stedi.landing.quarantine import Relanded
-from stedi.reader import scanner
+from stedi.landing.reader import scanner
 from stedi.schema.tables import COLUMNS, ZONES
 from stedi.storage import durable
 

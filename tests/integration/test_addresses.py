@@ -335,7 +335,7 @@ def test_exact_names_every_customer_of_an_older_lake(
     lake = new_lake()
     deliver(tmp_path / "in", "customer", [customer(odd, serialNumber="o"), customer(ANN, serialNumber="a")])
     with monkeypatch.context() as before:
-        before.setattr("stedi.reader.fitting.has_unseen", lambda text: False)
+        before.setattr("stedi.landing.reader.fitting.has_unseen", lambda text: False)
         lake.land(tmp_path / "in")
     word = json.dumps(odd)[1:-1]
     cli.main(["--lake", str(lake.root), "explain", "--exact", word, "--json"])

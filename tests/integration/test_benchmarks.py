@@ -10,7 +10,7 @@ import pytest
 from benchmarks import __main__ as bench
 from benchmarks import measure, objects, phases
 
-from stedi import sample
+from stedi.landing import sample
 
 TABLES = (
     *("customers_landing", "accelerometer_landing", "step_trainer_landing", "customers_trusted"),

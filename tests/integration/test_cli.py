@@ -22,10 +22,11 @@ import pytest
 
 import talkative
 from lakes import contents, heads, rows, tree
-from stedi import __version__, cli, sample
+from stedi import __version__, cli
 from stedi.cli import terminal
 from stedi.cli.commands import named
 from stedi.lake import Lake
+from stedi.landing import sample
 from stedi.privacy import key_change, tombstones
 from stedi.schema.contracts import Reason
 from stedi.schema.tables import ZONES

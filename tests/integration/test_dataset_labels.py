@@ -19,12 +19,13 @@ import pytest
 import quick
 from lakes import REPOSITORY
 from releases import changed
-from stedi import cli, datasets, sample
+from stedi import cli, datasets
 from stedi.datasets import describe, drop, quality
 from stedi.datasets.manifest import Release
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, UsageError
 from stedi.lake import Lake
+from stedi.landing import sample
 
 CROISSANT = REPOSITORY / "build" / "releases" / "bin" / "python"
 NEAR: dict[str, Any] = {"match": "nearest", "tolerance": "20ms"}

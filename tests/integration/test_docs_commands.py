@@ -14,8 +14,9 @@ import pytest
 
 import stedi
 from lakes import REPOSITORY
-from stedi import cli, sample
+from stedi import cli
 from stedi.cli import commands
+from stedi.landing import sample
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("examples/*.md")])
 SHELL = re.compile(r"^```(?:sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 import quick
 from erasing import ANA, BO, DEVICE, SHARED, Stage, erase, looked_for
 from lakes import LANDING, conserved, customer, deliver, instant, motion, records, rows, step
-from stedi import reader
 from stedi.cli import main
 from stedi.erasure import delivered_file, deliveries
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.search import look
+from stedi.landing import reader
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 

@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 
 from lakes import Slate, conserved, customer, deliver, motion, records, rows
-from stedi import reader
 from stedi.errors import LandingError
 from stedi.lake import Lake
 from stedi.landing import held as holding
-from stedi.landing import writing
+from stedi.landing import reader, writing
 from stedi.landing.deliveries import local
-from stedi.reader import scanner
+from stedi.landing.reader import scanner
 
 looking = import_module("stedi.landing.inspect")
 ANA = "ana@x.example"

@@ -27,9 +27,10 @@ import pytest
 import zstandard
 
 from reader_files import SHAPES, Reading
-from stedi import Lake, reader
+from stedi import Lake
 from stedi.errors import UnreadableFile
-from stedi.reader import decompressed, forms
+from stedi.landing import reader
+from stedi.landing.reader import decompressed, forms
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import ACCELEROMETER
 

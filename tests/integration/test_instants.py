@@ -16,7 +16,7 @@ from stedi.cli import render
 from stedi.lake import Lake
 from stedi.landing import unread
 from stedi.landing.crawl import crawl
-from stedi.reader import Unit, likely
+from stedi.landing.reader import Unit, likely
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END
 
 ANA = "ana@x.example"

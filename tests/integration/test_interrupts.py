@@ -24,7 +24,7 @@ from stedi.lake import Lake
 from stedi.landing.deliveries import local
 from stedi.landing.deliveries.local import Delivered
 from stedi.landing.inspect import Inspected
-from stedi.reader import scanner
+from stedi.landing.reader import scanner
 from stedi.schema.feeds import CONTRACTS
 
 pytestmark = pytest.mark.own_engine

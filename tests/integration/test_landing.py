@@ -18,13 +18,12 @@ import zstandard
 
 from lakes import LANDING, Slate, conserved, customer, deliver, heads, motion, records, rows, step
 from reader_files import SHAPES
-from stedi import reader
 from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError
 from stedi.lake import Lake
-from stedi.landing import deliveries, writing
+from stedi.landing import deliveries, reader, writing
 from stedi.landing.deliveries import local
-from stedi.reader import scanner
+from stedi.landing.reader import scanner
 
 looking = sys.modules["stedi.landing.inspect"]  # the package's own `inspect` is the function
 MEMORY = 1_500_000_000

@@ -41,14 +41,14 @@ from lakes import (
     tree,
     unseen,
 )
-from stedi import maintenance
 from stedi.catalog import Catalog, checksums, hint
 from stedi.cli import render
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.table_files import file_rows
 from stedi.errors import CommitConflict, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
-from stedi.maintenance import Maintained, Maintenance, Removed, compaction
+from stedi.operations import maintenance
+from stedi.operations.maintenance import Maintained, Maintenance, Removed, compaction
 from stedi.schema.tables import NAMESPACE, ZONES, DataFile
 from stedi.storage import durable
 from worlds import NOW, worlds, write_world

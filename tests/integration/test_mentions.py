@@ -449,7 +449,7 @@ def test_an_older_lakes_customer_with_such_an_address_is_somebody_else(
     lake, folder = stage.empty()
     other = ANA.replace("@", f"{character}@")
     with monkeypatch.context() as before:
-        before.setattr("stedi.reader.fitting.has_unseen", lambda text: False)
+        before.setattr("stedi.landing.reader.fitting.has_unseen", lambda text: False)
         people = [customer(ANA, serialNumber="s-1"), customer(other, serialNumber="s-2")]
         lake.land(deliver(folder, "customer", people))
     build(lake, NOW)

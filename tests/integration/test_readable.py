@@ -75,7 +75,7 @@ class TestASharedLake:
             # the interpreter may lie where only the owner gets: what is needed of it is there before
             "import argparse, ctypes, encodings.idna, os, sys, duckdb, fastavro, pyarrow.compute, sqlite3, sqlglot\n"
             "import stedi.landing.quarantine, stedi.query, stedi.cli.formats, stedi.cli.operations, stedi.lake\n"
-            "import stedi.audit.integrity, stedi.erasure, stedi.maintenance, stedi.audit.explain\n"
+            "import stedi.audit.integrity, stedi.erasure, stedi.operations.maintenance, stedi.audit.explain\n"
             "import stedi.privacy.receipts, stedi.cli.letter\n"
             "from stedi.cli import main\n"
             f"os.setgroups([]); os.setgid({group}); os.setuid({nobody})\n"

@@ -15,7 +15,7 @@ import pytest
 import lakes
 import quick
 from erasing import ANA, BO, CY, Stage, dying, erase
-from stedi import attestation, erasure
+from stedi import erasure
 from stedi.cli import letter, main
 from stedi.context import operator
 from stedi.erasure import evidence
@@ -23,6 +23,7 @@ from stedi.errors import UsageError
 from stedi.lake import Lake
 from stedi.privacy import journal, receipts, signatures
 from stedi.privacy.pseudonyms import Key
+from stedi.report import attestation
 from stedi.storage import config
 
 

@@ -32,12 +32,13 @@ from lakes import (
     rows,
     step,
 )
-from stedi import attestation, cli, erasure
+from stedi import cli, erasure
 from stedi.errors import LakeError, UsageError
 from stedi.lake import Lake
 from stedi.privacy import journal
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
+from stedi.report import attestation
 
 DAY = 86_400_000
 NOW = 1_700_000_000_000

@@ -23,7 +23,7 @@ from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused, LakeBusy
 from stedi.lake import Lake
-from stedi.maintenance import key_rotation
+from stedi.operations.maintenance import key_rotation
 from stedi.privacy import key_change, pseudonyms, signatures, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import config as settings

@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakes import LANDING, conserved, customer, deliver, motion, rows, step
-from stedi import sample
 from stedi.lake import Lake
-from stedi.landing import Landing
-from stedi.reader import scanner
+from stedi.landing import Landing, sample
+from stedi.landing.reader import scanner
 from stedi.schema.tables import COLUMNS
 
 pytestmark = pytest.mark.skipif(

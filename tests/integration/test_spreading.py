@@ -10,9 +10,9 @@ import pytest
 
 from lakes import LANDING, conserved, customer, deliver, motion, rows, step
 from pools import Pool
-from stedi import landing, reader
+from stedi import landing
 from stedi.lake import Lake
-from stedi.landing import Landing
+from stedi.landing import Landing, reader
 from stedi.schema.tables import ZONES
 from stedi.storage import config as settings
 

@@ -13,9 +13,9 @@ import pytest
 
 from erasing import dying
 from lakes import Slate, conserved, customer, deliver, heads, motion, records, rows, step
-from stedi import reader
 from stedi.catalog import Catalog
 from stedi.lake import Lake
+from stedi.landing import reader
 from stedi.landing.crawl import crawl
 from stedi.landing.quarantine import Relanded
 from stedi.schema.feeds import CONTRACTS

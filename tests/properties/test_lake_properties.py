@@ -18,9 +18,9 @@ import oracle
 import worlds
 from lakes import LANDING, Slate, build, conserved, contents, heads, records, rows
 from reader_files import SHAPES
-from stedi import reader
 from stedi.lake import Lake
-from stedi.reader import reading
+from stedi.landing import reader
+from stedi.landing.reader import reading
 
 World = dict[str, list[dict[str, object]]]
 seeds = st.integers(0, 2**32 - 1)

@@ -36,7 +36,7 @@ from stedi.context import Context, places
 from stedi.errors import StediError
 from stedi.landing import withdrawal
 from stedi.landing.tombstone_filter import TombstoneFilter
-from stedi.maintenance import adoption
+from stedi.operations.maintenance import adoption
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
 from stedi.transform import Build

@@ -22,7 +22,7 @@ from lakes import conserved, rows
 from reader_files import SHAPES, Reading
 from stedi import Lake
 from stedi.errors import UnreadableFile
-from stedi.reader import decompressed
+from stedi.landing.reader import decompressed
 from stedi.schema.feeds import CONTRACTS
 
 GONE = "gone@x.example"

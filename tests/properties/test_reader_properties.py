@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reader_files import SHAPES, Reading, array, back_to_back, duckdb_rows, lines
-from stedi import reader
-from stedi.reader import Limits, layout, reading
+from stedi.landing import reader
+from stedi.landing.reader import Limits, layout, reading
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Field, Kind, Reason
 from stedi.schema.feeds import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
 

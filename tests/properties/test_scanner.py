@@ -18,8 +18,8 @@ from test_reader_properties import contracts, records
 
 from effort import tries
 from reader_files import SHAPES, Reading
-from stedi import reader
-from stedi.reader import Astray, Counts, Limits, Piece, Reject, scanner
+from stedi.landing import reader
+from stedi.landing.reader import Astray, Counts, Limits, Piece, Reject, scanner
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import ACCELEROMETER, CONTRACTS, CUSTOMER
 

@@ -11,11 +11,12 @@ import pytest
 from erasing import ANA, Stage
 from lakes import conserved, contents, heads, rows
 from pools import Pool
-from stedi import erasure, maintenance
+from stedi import erasure
 from stedi.audit import integrity
 from stedi.engines.workers import Executors
 from stedi.errors import AuditFailed, DamagedFile, LakeError
 from stedi.lake import Lake
+from stedi.operations import maintenance
 from stedi.schema.tables import ZONES
 
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stedi import reader
-from stedi.reader import Counts, Limits, Reject
+from stedi.landing import reader
+from stedi.landing.reader import Counts, Limits, Reject
 from stedi.schema.contracts import Contract, Kind
 
 TYPES = {Kind.TEXT: "VARCHAR", Kind.INSTANT: "BIGINT", Kind.NUMBER: "DOUBLE", Kind.INTEGER: "BIGINT"}

@@ -15,7 +15,7 @@ import wire
 _NEEDED = (
     *("duckdb", "pyarrow.dataset", "pyarrow.parquet", "sqlglot", "boto3", "s3transfer.manager"),
     *("stedi.engines.spark.arrow", "stedi.engines.duckdb", "stedi.landing.distribute", "stedi.erasure"),
-    *("stedi.maintenance", "stedi.audit.integrity", "stedi.storage.s3"),
+    *("stedi.operations.maintenance", "stedi.audit.integrity", "stedi.storage.s3"),
 )
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def _asks_once() -> None:
 
 def _leaves_what_nothing_uses() -> None:
     """Files left by a killed command and used by no snapshot stay."""
-    from stedi import maintenance
     from stedi.catalog import orphans
+    from stedi.operations import maintenance
 
     maintenance.unused = orphans.unused = lambda *_, **__: ()
 

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 import releases
-from stedi import attestation
 from stedi.cli import main
 from stedi.errors import UsageError
 from stedi.privacy import receipts, signatures, state
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.receipts import Receipt
+from stedi.report import attestation
 
 KEY, OTHER, LAKE = Key(bytes(range(32))), Key(bytes(32)), "0123456789abcdef"
 IDS = ("1700000000000-00000001", "1700000001000-00000002", "1700000002000-00000003")

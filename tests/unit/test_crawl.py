@@ -16,7 +16,7 @@ from stedi.landing import crawl as crawling
 from stedi.landing.crawl import crawl, mask
 from stedi.landing.crawl.profile import OTHER
 from stedi.landing.crawl.report import FeedReport, Report
-from stedi.reader import Limits, Reject, read
+from stedi.landing.reader import Limits, Reject, read
 from stedi.schema.contracts import Contract, Field, Kind, Reason
 from stedi.schema.feeds import CONTRACTS
 

@@ -18,7 +18,7 @@ SOURCE = Path(stedi.__file__).parent
 FLOORS = (
     ("_frozen", "errors", "_native", "_startup", "_version"),
     ("schema",),
-    ("storage", "sample", "reader"),
+    ("storage",),
     ("privacy",),
     ("catalog",),
     ("engines",),
@@ -27,8 +27,7 @@ FLOORS = (
     ("landing", "transform"),
     ("audit",),
     ("datasets",),
-    ("report",),
-    ("maintenance", "erasure", "attestation"),
+    ("report", "erasure"),
     ("operations",),
     ("lake",),
     ("aws",),
@@ -120,6 +119,18 @@ def test_pure_modules_touch_no_clock_disk_or_network(name: str) -> None:
     path = SOURCE / "schema" / f"{name}.py"
     assert not {imported.split(".")[0] for _, imported in imports(path)} & IMPURE
     assert not calls(path, "open")
+
+
+@pytest.mark.parametrize("package", ["reader", "sample"])
+def test_records_and_samples_know_no_lake(package: str) -> None:
+    """They stand in `landing`, but need nothing that a lake has."""
+    below = {entry for entries in FLOORS[:2] for entry in entries}
+    found = sorted((SOURCE / "landing" / package).glob("*.py"))
+    assert len(found) > 3
+    for path in found:
+        ours = {name for _, name in imports(path) if own_layer(name)}
+        outside = {name for name in ours if not f"{name}.".startswith(f"stedi.landing.{package}.")}
+        assert {own_layer(name) for name in outside} <= below, f"{dotted(path)} imports {sorted(outside)}"
 
 
 def test_only_the_catalog_imports_pyiceberg() -> None:

@@ -18,7 +18,7 @@ from stedi.cli import render
 from stedi.errors import StediError, UnreadableFile, UsageError
 from stedi.landing import ndjson
 from stedi.landing.ndjson import lines, rewrite
-from stedi.reader import Limits, Reject
+from stedi.landing.reader import Limits, Reject
 from stedi.schema.contracts import Reason
 
 RECORDS = [

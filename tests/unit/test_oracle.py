@@ -14,7 +14,7 @@ import lakes
 import oracle
 import worlds
 from lakes import instant, moment
-from stedi import sample
+from stedi.landing import sample
 
 NOW = 1_000
 PUBLIC_DATA = Path(__file__).parents[3] / "shared" / "data" / "stedi-2023"

@@ -12,9 +12,9 @@ import pytest
 
 import json_cases
 from reader_files import SHAPES, Reading, array, back_to_back, commas, duckdb_rows, lines
-from stedi import reader
-from stedi.reader import Limits, reading
-from stedi.reader.model import Huge
+from stedi.landing import reader
+from stedi.landing.reader import Limits, reading
+from stedi.landing.reader.model import Huge
 from stedi.schema.contracts import Reason, has_unseen
 from stedi.schema.feeds import ACCELEROMETER, CUSTOMER, STEP_TRAINER
 
@@ -262,7 +262,7 @@ def test_a_record_of_exactly_the_limit_is_accepted_and_of_one_byte_more_refused(
 
 
 def test_too_large_is_followed_over_many_brackets_and_then_to_the_line_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stedi.reader import recovery
+    from stedi.landing.reader import recovery
 
     monkeypatch.setattr(recovery, "_MOST_BRACKETS", 50)
     monkeypatch.setattr(recovery, "_DEEPEST", 20)

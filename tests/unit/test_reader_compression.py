@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from stedi.errors import UnreadableFile
-from stedi.reader import Limits, decompressed
+from stedi.landing.reader import Limits, decompressed
 
 TEXT = b'{"user":"a@x.org","timestamp":1000000000001}\n' * 5000
 
@@ -129,7 +129,7 @@ def test_a_zstd_frame_that_wants_too_large_a_window_is_refused() -> None:
 _BOMB = """
 import gzip, io, resource, sys, zstandard
 from stedi.errors import UnreadableFile
-from stedi.reader import decompressed, read
+from stedi.landing.reader import decompressed, read
 from stedi.schema.feeds import ACCELEROMETER
 if sys.argv[1] == "gzip":
     packed = gzip.compress(bytes(64 << 20)) * 32

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from reader_files import SHAPES, Reading, array_lines, lines
-from stedi.reader import Limits
+from stedi.landing.reader import Limits
 from stedi.schema.contracts import Contract, Reason
 from stedi.schema.feeds import ACCELEROMETER, CUSTOMER, STEP_TRAINER
 
@@ -154,7 +154,7 @@ def test_twice_as_much_of_it_takes_about_twice_as_long(what: str) -> None:
 
 
 def test_a_pattern_is_made_for_a_shape_that_comes_again_and_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stedi.reader import fitting
+    from stedi.landing.reader import fitting
 
     made: list[tuple[str, ...]] = []
     before = fitting._scalars

@@ -18,10 +18,10 @@ import pytest
 import zstandard
 
 import oracle
-from stedi import reader, sample
 from stedi.errors import UsageError
+from stedi.landing import reader, sample
 from stedi.landing.deliveries import local
-from stedi.sample import people, readings
+from stedi.landing.sample import people, readings
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from stedi import sample
 from stedi.errors import UsageError
-from stedi.sample import walkers
+from stedi.landing import sample
+from stedi.landing.sample import walkers
 from stedi.schema.feeds import CONTRACTS
 
 START = 1_656_000_000_000

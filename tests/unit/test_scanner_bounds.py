@@ -11,7 +11,7 @@ from effort import tries
 from fuzzing import fuzz, noticed
 
 TESTS = Path(__file__).parent.parent
-SCANNER = Path(stedi.__file__).parent / "reader/scanner.c"
+SCANNER = Path(stedi.__file__).parent / "landing/reader/scanner.c"
 CORPUS = sorted((TESTS / "data/scanner").iterdir())
 TEXTS = tries(100_000, 100_000, 50_000_000)
 

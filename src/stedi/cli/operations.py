@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stedi.audit.proof import Proof, Reconciliation
     from stedi.audit.risk import Risk
     from stedi.lake import Lake
-    from stedi.maintenance.tags import Tag
+    from stedi.operations.maintenance.tags import Tag
 
 
 def audit(options: argparse.Namespace) -> int:

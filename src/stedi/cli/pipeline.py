@@ -31,9 +31,9 @@ def demo(options: argparse.Namespace) -> int:
     import shutil
     import textwrap
 
-    from stedi import sample
     from stedi.datasets import quality
     from stedi.lake import Lake
+    from stedi.landing import sample
 
     base = Path("build") / "demo"
     if getattr(options, "lake", None) is not None:

@@ -18,8 +18,8 @@ from stedi.cli.rights import asked
 from stedi.errors import AuditFailed, StediError, UsageError
 
 if TYPE_CHECKING:
-    from stedi.attestation import Attestation
     from stedi.lake import Lake
+    from stedi.report.attestation import Attestation
 
 
 def erase(options: argparse.Namespace) -> int:
@@ -95,7 +95,7 @@ def _write_letter(path: Path, receipt: Mapping[str, Any]) -> bool:
 
 def verify(options: argparse.Namespace) -> int:
     """Shows what was signed by which lake, and whether it holds; needs neither lake nor key."""
-    from stedi import attestation
+    from stedi.report import attestation
 
     with terminal.step("check signatures"):
         found = [each for path in options.paths for each in attestation.verify(path, options.public_key)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stedi.landing import Landing
     from stedi.landing.crawl import FeedReport, Report
     from stedi.landing.ndjson import Summary
-    from stedi.maintenance import Maintenance
+    from stedi.operations.maintenance import Maintenance
 
 
 def plain(value: Any) -> Any:

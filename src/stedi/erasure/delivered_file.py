@@ -16,16 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from stedi import reader
 from stedi._frozen import dataclass
 from stedi.erasure.identifiers import Identifiers, as_text
 from stedi.erasure.judge import Judge
 from stedi.errors import UnreadableFile
+from stedi.landing import reader
 from stedi.landing.deliveries import local
 from stedi.landing.deliveries.local import Delivered, Fingerprint
+from stedi.landing.reader import Limits, ParsedRecord, Reject
 from stedi.privacy import tombstones
 from stedi.privacy.envelopes import Cut
-from stedi.reader import Limits, ParsedRecord, Reject
 from stedi.storage import s3
 
 _PIECE = 1 << 20

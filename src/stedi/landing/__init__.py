@@ -3,7 +3,8 @@
 Every file is hashed (`inspect`). A file that has landed before is skipped; any other is scanned into rows and rejects
 (`scan`). Without a scanner, DuckDB's typed reader reads clean files directly, and the record reader first rewrites the
 others. A batch of files is committed through a journal, the ledger last. With workers on other machines, `distribute`
-lets them do everything but the commit.
+lets them do everything but the commit. Two packages here know no lake: `reader` makes records of bytes, and `sample`
+makes deliveries whose right answer is known.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from stedi.landing.deliveries import batches, local, remote
 from stedi.landing.deliveries.local import Skipped
 from stedi.landing.deliveries.remote import Arrival, Objects
 from stedi.landing.inspect import Inspected, inspect
+from stedi.landing.reader import Unit
 from stedi.landing.rows import LandedFile
 from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.landing.unread import Unread
 from stedi.landing.writing import Written
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
-from stedi.reader import Unit
 from stedi.schema.feeds import CONTRACTS, CUSTOMER
 from stedi.schema.tables import ZONES, DataFile
 from stedi.storage import durable, s3

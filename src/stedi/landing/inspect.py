@@ -14,12 +14,12 @@ from concurrent.futures import Executor, Future
 from threading import Event
 from typing import BinaryIO, cast
 
-from stedi import reader
 from stedi._frozen import dataclass
 from stedi.errors import UnreadableFile
+from stedi.landing import reader
 from stedi.landing.deliveries import local
 from stedi.landing.deliveries.local import Delivered, Fingerprint
-from stedi.reader import scanner
+from stedi.landing.reader import scanner
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import CONTRACTS
 

@@ -20,10 +20,10 @@ from stedi._frozen import dataclass, field
 from stedi.context.progress import Progress
 from stedi.errors import StediError, UnreadableFile, UsageError, printable_name
 from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, is_foreign, open_regular, walk
-from stedi.reader import Limits, Members, Reject, decompressed
-from stedi.reader.fitting import Conformer, feeds_of
-from stedi.reader.framing import Framer
-from stedi.reader.reading import Copier
+from stedi.landing.reader import Limits, Members, Reject, decompressed
+from stedi.landing.reader.fitting import Conformer, feeds_of
+from stedi.landing.reader.framing import Framer
+from stedi.landing.reader.reading import Copier
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
 from stedi.storage import destinations, s3

@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any, BinaryIO, cast
 
-from stedi import reader
 from stedi._frozen import dataclass
 from stedi.errors import LandingError, UnreadableFile
+from stedi.landing import reader
 from stedi.landing.deliveries import local
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected

@@ -13,16 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stedi import reader
 from stedi._frozen import dataclass
 from stedi.context import Context, access, runs
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
-from stedi.landing import journal, rows
+from stedi.landing import journal, reader, rows
+from stedi.landing.reader.fitting import Conformer, feeds_of
 from stedi.landing.rows import LandedFile
 from stedi.privacy import tombstones
-from stedi.reader.fitting import Conformer, feeds_of
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, DataFile

@@ -21,16 +21,16 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock
 from typing import Any, BinaryIO, cast
 
-from stedi import reader
 from stedi._frozen import dataclass
 from stedi.context.progress import Progress
 from stedi.engines.table_files import file_rows, move_to_bucket
 from stedi.errors import LandingError, UnreadableFile
+from stedi.landing import reader
 from stedi.landing.deliveries import local
 from stedi.landing.inspect import Inspected
 from stedi.landing.prepare import Prepared, Rejects
+from stedi.landing.reader.scanner import ROWS, Columns
 from stedi.landing.tombstone_filter import TombstoneFilter
-from stedi.reader.scanner import ROWS, Columns
 from stedi.schema.contracts import Contract
 from stedi.schema.tables import COLUMNS, Column, DataFile
 from stedi.storage import durable, s3

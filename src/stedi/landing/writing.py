@@ -20,9 +20,9 @@ from stedi.landing import rows
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected
 from stedi.landing.prepare import Prepared, as_it_lies, prepare_all
+from stedi.landing.reader import scanner
 from stedi.landing.scan import scan
 from stedi.landing.tombstone_filter import TombstoneFilter
-from stedi.reader import scanner
 from stedi.schema.tables import COLUMNS, DataFile
 
 

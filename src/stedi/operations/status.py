@@ -288,7 +288,7 @@ def _overdue(context: Context, states: Mapping[str, TableState], before: datetim
     oldest = milliseconds(before) - min(config.keep_days, config.history_days) * _DAY
     if not any(len(s.snapshots) > 1 and s.snapshots[0].at_ms < oldest for s in states.values()):
         return 0
-    from stedi import maintenance
+    from stedi.operations import maintenance
 
     return sum(len(maintenance.overdue(context, states, name, milliseconds(before))) for name in states)
 

@@ -17,7 +17,7 @@ from stedi.landing.crawl.profile import Profiles, mask
 from stedi.landing.crawl.proposal import propose
 from stedi.landing.crawl.report import Drift, FeedReport, FieldReport, Report
 from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, open_regular, walk
-from stedi.reader import Limits, Reject, decompressed, infer_feed, iter_values
+from stedi.landing.reader import Limits, Reject, decompressed, infer_feed, iter_values
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import CONTRACTS
 from stedi.storage import s3

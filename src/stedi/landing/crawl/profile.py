@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 
 from stedi._frozen import dataclass, field
 from stedi.landing.crawl.report import Drift, FieldReport, is_identifier, listing, share
-from stedi.reader import Members, Unit, likely
-from stedi.reader.fitting import write
+from stedi.landing.reader import Members, Unit, likely
+from stedi.landing.reader.fitting import write
 from stedi.schema.contracts import Contract, Field, Kind, Reason
 
 OTHER = "(other fields)"

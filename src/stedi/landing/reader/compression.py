@@ -12,8 +12,8 @@ import zlib
 from typing import Any, BinaryIO, cast
 
 from stedi.errors import UnreadableFile
-from stedi.reader import forms
-from stedi.reader.model import Limits
+from stedi.landing.reader import forms
+from stedi.landing.reader.model import Limits
 
 _NAMED = {".gz": "gzip", ".zst": "zstd"}
 # One zstd block of four bytes decodes to 128 KiB: small pieces keep the memory of a bomb small.

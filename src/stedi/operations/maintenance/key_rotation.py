@@ -24,7 +24,7 @@ from stedi.context import Context
 from stedi.context.progress import Progress, run_id
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused
-from stedi.maintenance.tags import ended_by_rotation
+from stedi.operations.maintenance.tags import ended_by_rotation
 from stedi.privacy import key_change, pseudonyms, secrets_manager, tombstones
 from stedi.privacy.key_change import PendingRotation
 from stedi.privacy.pseudonyms import Key

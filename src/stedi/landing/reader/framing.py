@@ -12,11 +12,11 @@ from codecs import utf_8_decode
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from stedi.reader.model import Limits, Members, ParsedRecord, Reject
-from stedi.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
-from stedi.reader.pieces import WHOLE, Piece
-from stedi.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, begins_records, broken_value, garbage
-from stedi.reader.scanner import line_breaks
+from stedi.landing.reader.model import Limits, Members, ParsedRecord, Reject
+from stedi.landing.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
+from stedi.landing.reader.pieces import WHOLE, Piece
+from stedi.landing.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, begins_records, broken_value, garbage
+from stedi.landing.reader.scanner import line_breaks
 from stedi.schema.contracts import Reason
 
 BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")

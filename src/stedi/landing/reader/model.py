@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from stedi._frozen import dataclass, field
-from stedi.reader.units import Unit
+from stedi.landing.reader.units import Unit
 from stedi.schema.contracts import Reason
 
 Members = tuple[tuple[str, object], ...]

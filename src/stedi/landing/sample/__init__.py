@@ -18,9 +18,9 @@ from typing import BinaryIO, Literal, cast
 
 from stedi._frozen import asdict, dataclass
 from stedi.errors import UsageError
-from stedi.sample import dirt
-from stedi.sample.crowd import TABLES, Crowd
-from stedi.sample.readings import Feed
+from stedi.landing.sample import dirt
+from stedi.landing.sample.crowd import TABLES, Crowd
+from stedi.landing.sample.readings import Feed
 
 __all__ = ["LABELS", "Answer", "write"]
 

@@ -30,8 +30,8 @@ from stedi.engines.rewrite import RewriteTask, rewrite
 from stedi.engines.workers import Threads, Workers
 from stedi.errors import LakeError
 from stedi.landing import journal
-from stedi.maintenance.compaction import Compaction, due
-from stedi.maintenance.report import Maintained, Maintenance, Removed
+from stedi.operations.maintenance.compaction import Compaction, due
+from stedi.operations.maintenance.report import Maintained, Maintenance, Removed
 from stedi.privacy import key_change, tombstones
 from stedi.query import withdrawn
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, ZONES, DataFile

@@ -13,7 +13,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined] # typeshed lac
 from typing import Any, cast
 
 from stedi._frozen import dataclass
-from stedi.reader.model import Huge, Limits, Members
+from stedi.landing.reader.model import Huge, Limits, Members
 from stedi.schema.contracts import Reason
 
 Scan = Callable[[str, int], tuple[Any, int]]

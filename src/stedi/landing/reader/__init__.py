@@ -7,16 +7,16 @@ strictly (`parsing`) and fitted to its contract (`fitting`); clean blocks take a
 
 from __future__ import annotations
 
-from stedi.reader.compression import decompressed, form, writer
-from stedi.reader.forms import Legibility, is_legible, refused
-from stedi.reader.framing import records as iter_values
-from stedi.reader.guessing import infer_feed
-from stedi.reader.layout import RecordPattern, detect_layout, verify
-from stedi.reader.model import Counts, Huge, Limits, Members, ParsedRecord, Reject
-from stedi.reader.parsing import Parsed, parse_value
-from stedi.reader.pieces import WHOLE, Astray, Piece, cut
-from stedi.reader.reading import read, scan
-from stedi.reader.units import Unit, likely
+from stedi.landing.reader.compression import decompressed, form, writer
+from stedi.landing.reader.forms import Legibility, is_legible, refused
+from stedi.landing.reader.framing import records as iter_values
+from stedi.landing.reader.guessing import infer_feed
+from stedi.landing.reader.layout import RecordPattern, detect_layout, verify
+from stedi.landing.reader.model import Counts, Huge, Limits, Members, ParsedRecord, Reject
+from stedi.landing.reader.parsing import Parsed, parse_value
+from stedi.landing.reader.pieces import WHOLE, Astray, Piece, cut
+from stedi.landing.reader.reading import read, scan
+from stedi.landing.reader.units import Unit, likely
 
 __all__ = [
     "WHOLE",

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from stedi._frozen import dataclass, field
-from stedi.sample import walkers
-from stedi.sample.people import AGREEING, DAY, EPOCH, WITHDREW, Person, Plan, name, person, plans, serial
-from stedi.sample.readings import RECORDS_PER_TICK, TICK, Feed, Tally, walk, walk_together
+from stedi.landing.sample import walkers
+from stedi.landing.sample.people import AGREEING, DAY, EPOCH, WITHDREW, Person, Plan, name, person, plans, serial
+from stedi.landing.sample.readings import RECORDS_PER_TICK, TICK, Feed, Tally, walk, walk_together
 
 TABLES = (
     "customers_trusted",

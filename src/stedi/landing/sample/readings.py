@@ -11,7 +11,7 @@ from itertools import chain
 from random import Random
 
 from stedi._frozen import dataclass, field
-from stedi.sample.people import Person
+from stedi.landing.sample.people import Person
 
 TICK = 3000
 """Milliseconds from tick to tick; a tick's readings are up to 999 ms later, so samples are 2 to 4 s apart."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi import _native
-from stedi.reader.model import RECORD_BYTES, Fitted
+from stedi.landing.reader.model import RECORD_BYTES, Fitted
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END, Contract, Kind, has_unseen
 
 if TYPE_CHECKING:

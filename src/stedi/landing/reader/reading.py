@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable
 from typing import BinaryIO
 
-from stedi.reader.fitting import Conformer
-from stedi.reader.framing import BETWEEN, Framer, Window
-from stedi.reader.layout import RecordPattern, lines_run_pattern, record_pattern, run_pattern, verify, within
-from stedi.reader.model import Counts, Limits, Members, Reject
-from stedi.reader.pieces import WHOLE, Astray, Piece
-from stedi.reader.scanner import Columns, Ended
+from stedi.landing.reader.fitting import Conformer
+from stedi.landing.reader.framing import BETWEEN, Framer, Window
+from stedi.landing.reader.layout import RecordPattern, lines_run_pattern, record_pattern, run_pattern, verify, within
+from stedi.landing.reader.model import Counts, Limits, Members, Reject
+from stedi.landing.reader.pieces import WHOLE, Astray, Piece
+from stedi.landing.reader.scanner import Columns, Ended
 from stedi.schema.contracts import Contract, Reason
 
 SMALL = 1 << 15

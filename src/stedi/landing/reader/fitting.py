@@ -14,9 +14,9 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from stedi._frozen import dataclass
-from stedi.reader.model import UNKNOWN, Fitted, Huge, Members, add_drift
-from stedi.reader.parsing import member_texts
-from stedi.reader.units import Unit, likely
+from stedi.landing.reader.model import UNKNOWN, Fitted, Huge, Members, add_drift
+from stedi.landing.reader.parsing import member_texts
+from stedi.landing.reader.units import Unit, likely
 from stedi.schema.contracts import (
     INSTANT_BEGIN,
     INSTANT_END,

@@ -10,9 +10,9 @@ import io
 from collections.abc import Callable
 from typing import BinaryIO
 
-from stedi.reader.fitting import feeds_of
-from stedi.reader.framing import records
-from stedi.reader.model import Limits, ParsedRecord
+from stedi.landing.reader.fitting import feeds_of
+from stedi.landing.reader.framing import records
+from stedi.landing.reader.model import Limits, ParsedRecord
 from stedi.schema.contracts import Contract
 from stedi.schema.feeds import CONTRACTS
 

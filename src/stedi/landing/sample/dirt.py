@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from stedi._frozen import dataclass, field
-from stedi.sample.crowd import Crowd
-from stedi.sample.readings import Feed
+from stedi.landing.sample.crowd import Crowd
+from stedi.landing.sample.readings import Feed
 from stedi.schema.contracts import Reason
 
 _PEOPLE, _READINGS = 31, 1500

@@ -12,7 +12,7 @@ import struct
 from functools import cache
 
 from stedi._frozen import dataclass
-from stedi.reader.model import RECORD_BYTES
+from stedi.landing.reader.model import RECORD_BYTES
 from stedi.schema.contracts import Contract, Field, Kind
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,25})?"
@@ -83,7 +83,7 @@ def detect_layout(head: bytes, contract: Contract) -> RecordPattern | None:
     Returns:
         The layout of the first record; None if the file does not start with a clean record on its own line.
     """
-    from stedi.reader.parsing import is_object, scan
+    from stedi.landing.reader.parsing import is_object, scan
 
     line = head.split(b"\n", 1)[0]
     found = scan(line.decode("latin-1"), 0)
