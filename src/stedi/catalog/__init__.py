@@ -29,8 +29,10 @@ __all__ = ["Catalog", "Change", "Erasing", "Snapshot", "TableState"]
 _PROPERTIES = {
     "format-version": "2",
     "write.parquet.compression-codec": "zstd",
+    # for engines that delete here: with `snapshot`, rows appended meanwhile survive a delete that should have met them
     "write.delete.isolation-level": "serializable",
     "write.metadata.previous-versions-max": "10",
+    # no bounds: those of a text, such as an address, are values of people
     "write.metadata.metrics.default": "counts",
 }
 
@@ -93,6 +95,7 @@ class Catalog:
             paths = s3.each(lambda name: new_table.empty(self.folder(name), name, _PROPERTIES), new)
             self.remote.enter({name: str(path) for name, path in paths})
             return
+        # files first, entries last: a creation that dies leaves files without an entry, and the next one makes others
         with self._committer.answering("a new lake"):
             self._pointers.create()
             missing = [name for name in tables if self._pointers.location(name) is None]
@@ -101,6 +104,7 @@ class Catalog:
         for name, path in made.items():
             checksums.publish(self.folder(name), f"{path.parent.name}/{path.name}")
             hint.write(path)
+        # SQLite creates the file under the umask
         self.path.chmod(durable.readable(self.root))
 
     def folder(self, table: str) -> Path:
@@ -128,6 +132,7 @@ class Catalog:
         Raises:
             LakeError: There is no such table, or it cannot be read.
         """
+        # one entry is asked for, not the list: in a bucket that is a request for each table
         if self.remote is not None:
             location = self.remote.location(name)
             found = {} if location is None else {name: snapshots.read_table(name, location)}
@@ -185,6 +190,8 @@ class Catalog:
         conflict = f"Cannot commit to {table}: another landing or an erasure came first. Run the command again."
 
         def planned(state: TableState) -> Commit:
+            # a commit whose answer was lost, or whose process died after it, is there: repeating it would double the
+            # rows
             if once is not None and any(s.summary.get(once) == properties[once] for s in state.snapshots):
                 raise _Made
             # compactions in between change no row, so what was planned is still right
@@ -255,6 +262,7 @@ class Catalog:
         Raises:
             CommitConflict: `main` has moved; nothing was changed.
         """
+        # Iceberg itself lets `main` move to any snapshot, also to one that lacks what was committed meanwhile
         commit = Commit({"main": base, branch: staged}, refs={"main": staged, branch: None})
         self._committer.commit(table, lambda state: commit, partial(_moved, "publish", table, base))
 
@@ -290,6 +298,7 @@ class Catalog:
 
     def discard(self, table: str, branch: str) -> None:
         """Drops a branch that will not be published, with its snapshot, if it is there."""
+        # without the lock: most discards find nothing, and a commit would wait for others
         if branch not in self.table(table).branches:
             return
 
@@ -402,6 +411,7 @@ class Catalog:
         from stedi.catalog.pins import is_ours_but_for_pins
 
         folder, path = self.folder(state.name), snapshots.local_path(state.metadata[-1])
+        # without a checksum here, the next comparison would need the file that these metadata were compared with
         if checksums.expected(folder, [path]) or not is_ours_but_for_pins(folder, path):
             return
         with self._committer.alone():
@@ -443,6 +453,8 @@ class Catalog:
         """Removes the checksums of removed files; this program's commits wait for it."""
         folder = self.folder(table)
         with self._committer.alone():
+            # listed under the lock: a commit's lines come before its files are named, and must not be taken for
+            # leftovers
             there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
             checksums.prune(folder, there.__contains__)
 
@@ -468,6 +480,7 @@ class Catalog:
             for name in ALL_ZONES:
                 newest = checksums.published(self.folder(name))
                 if newest and (name not in found or snapshots.behind(found[name], newest)):
+                    # killed between the two, the entry is missing, and the next repair sets it
                     if name in found:
                         self._pointers.drop(name)
                     self._pointers.enter({name: uri(self.folder(name) / newest)})
@@ -487,6 +500,7 @@ class Catalog:
             change = Change("overwrite", None)
             return Commit({"main": state.current.id if state.current else None}, (change,), {"main": change.id})
 
+        # first the empty state, then the old ones go: readers find either, whatever dies in between
         self._committer.commit(table, planned, lambda state: f"Cannot clear {table}: main has moved.")
         state = self.table(table)
         # the new empty snapshot has to stay: a table has a `main`
@@ -497,6 +511,7 @@ class Catalog:
         """Recreates tables, empty; their files and snapshots are gone."""
         found = self.listed()
         for table in tables:
+            # the entry goes first: an entry without files would be damage, files without an entry are made anew
             if table in found:
                 (self.remote or self._pointers).drop(table)
             durable.remove_tree(self.folder(table))

@@ -37,6 +37,7 @@ _COUNTS = (
 )
 """Counts of files, and their names in a summary for added and removed files."""
 _DELETE_FILES = ("total-delete-files", "total-position-deletes", "total-equality-deletes")
+"""Totals of a summary that this program passes on: it writes no delete files, but readers look for the totals."""
 
 
 def _new_id() -> int:
@@ -117,6 +118,7 @@ class SnapshotFiles:
         change, table = self._change, self._state.name
         held = manifests.holding(table, self._parent) if self._parent else []
         # an append opens no manifest: its cost must not grow with the table
+        # a manifest in which nothing leaves is opened, too: only its entries tell that
         read = [(m, manifests.live(table, self._parent, m)) for m in held if self._parent and change.how != "append"]
         gone = [entry for _, entries in read for entry in entries if self._leaves(entry)]
         # a path that is not found would leave its rows in the table without a word
@@ -130,6 +132,7 @@ class SnapshotFiles:
             ]
         )
         if change.how != "erase":
+            # readers that follow a table's changes take what left from these entries
             listed += self._manifest([{**entry, "status": DELETED, "snapshot_id": change.id} for entry in gone])
         match change.how:
             case "append":
@@ -141,6 +144,7 @@ class SnapshotFiles:
             case _:
                 listed += self._manifest(self._staying(entry for _, entries in read for entry in entries))
         path = self._folder / f"snap-{change.id}-0-{self._name}.avro"
+        # noted before it is written: whoever loses the race removes what is there of it
         self.written.append(path)
         write_list(path, listed, snapshot=change.id, parent=change.parent, sequence=self._sequence)
         return {

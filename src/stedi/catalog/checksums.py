@@ -133,6 +133,7 @@ def prune(folder: Path, stays: Callable[[str], bool]) -> None:
         s3.remove(gone)
         return
     lines = [f"{sha256}  {name}\n" for name, sha256 in recorded(folder).items() if stays(name)]
+    # without it a restored, older catalog would not be noticed
     last = published(folder)
     comment = [f"{_PUBLISHED.decode()}{last}\n"] if last else []
     durable.write(folder / NAME, "".join(lines + comment).encode(), durable.readable(folder))
@@ -216,6 +217,7 @@ def _append(folder: Path, lines: bytes, *, sync: bool) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    # the name of a new file must be on disk, too, or a power cut takes all its lines
     if new:
         durable.sync(folder)
 
@@ -235,6 +237,7 @@ class Output:
             self._stream = io.BytesIO()
             return
         durable.folder(path.parent)
+        # a link planted under the temporary name must not send the bytes elsewhere
         descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         self._stream = open(descriptor, "wb")  # noqa: SIM115 - closed by `close`
         os.fchmod(descriptor, durable.readable(path.parent))

@@ -124,8 +124,10 @@ class Committer:
         names = ", ".join(planned)
         outrun = CommitConflict(f"Cannot commit to {names}: other writers came first. Run the command again.")
         with self.alone():
+            # the note below comes after the sync at the end of this block: it must not be ahead of the catalog
             with self.answering(names):
                 for attempt, pause in enumerate((*_PAUSES, None)):
+                    # anew for each attempt: another program has changed what the last one was planned for
                     states = {table: self._load(table) for table in planned}
                     asked = {table: plan(states[table]) for table, plan in planned.items()}
                     for table, state in states.items():
@@ -194,6 +196,7 @@ class Committer:
 @contextmanager
 def _in_background(count: int) -> Iterator[Callable[..., Any]]:
     """Gives what maps a function over some things, beside what the block does."""
+    # one file is hashed sooner than a pool of threads starts
     if count < 2:
         yield map
         return

@@ -22,6 +22,7 @@ FILE = ".pyiceberg.yaml"
 def folders() -> list[Path]:
     """Returns the folders in which a configuration counts, in order; none that depends on the current folder."""
     named = (os.environ.get("PYICEBERG_HOME", ""), os.path.expanduser("~"))
+    # a relative name, or a `~` that nothing expands, would mean the current folder
     return [Path(name) for name in named if os.path.isabs(name)]
 
 
@@ -31,6 +32,7 @@ def keep_out() -> None:
     if loaded is not None:
         _amend(loaded)
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        # not by importing it here: most commands never need PyIceberg, which takes 0.4 s
         sys.meta_path.insert(0, _Finder())
 
 

@@ -37,6 +37,7 @@ class LakeFile(InputFile, OutputFile):
         Raises:
             LakeError: It differs from what was written.
         """
+        # read as a whole: a checksum covers the whole file, and no byte is used before it was compared
         return io.BytesIO(checksums.read(self.path))
 
     def create(self, overwrite: bool = False) -> OutputStream:

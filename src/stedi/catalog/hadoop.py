@@ -42,6 +42,7 @@ def properties(table: str, folder: Path) -> dict[str, str]:
     return {
         "format-version": "2",
         "write.data.path": uri(folder),
+        # the rows arrive in the order and the parts that the files shall have: Iceberg must not shuffle them again
         "write.distribution-mode": "none",
         "write.parquet.compression-codec": "zstd",
         "write.parquet.compression-level": "1",
@@ -105,12 +106,14 @@ def _described(file: Any, names: Mapping[int, Column]) -> DataFile:
         return {pair["key"]: pair["value"] for pair in file.get(what) or ()}
 
     nulls, lower, upper = (by_place(what) for what in ("null_value_counts", "lower_bounds", "upper_bounds"))
+    # Iceberg's bounds leave out NaN, so of a column that has one they bound only the other values
     odd = {place for place, count in by_place("nan_value_counts").items() if count}
     bounds = {}
     for place in lower.keys() & upper.keys() - odd:
         kind = names[place].type
         if kind in PACKED:
             low, high = (struct.unpack(PACKED[kind][1], found[place])[0] for found in (lower, upper))
+            # `repr` of a double reads back as the same double
             bounds[names[place].name] = (repr(low), repr(high))
     return DataFile(
         local_path(file["file_path"]),

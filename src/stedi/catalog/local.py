@@ -56,6 +56,7 @@ class Local:
             Outrun: Another program committed first.
         """
         made = [(change.state, path) for change in changes if (path := _written(change)) is not None]
+        # all metadata files are on disk by now: one transaction of SQLite moves all tables or none
         if not self._pointers.move((state.name, state.metadata[-1], uri(path)) for state, path in made):
             for _, path in made:
                 path.unlink()
@@ -85,9 +86,11 @@ def _written(change: TableChange) -> Path | None:
     if made == base:
         return None
     numbered = _VERSION.search(before)
+    # a number, so that a restored older catalog is noticed; a UUID, so that racing commits never share a name
     path = Path(local_path(before)).with_name(
         f"{int(numbered[1]) + 1 if numbered else 0:05d}-{uuid.uuid4()}.metadata.json"
     )
+    # before the metadata file, whose sync of the folder makes this durable, too
     hint.withdraw(path.parent)
     with Output(path) as stream:
         # half a character, which only an escape can write, stays one

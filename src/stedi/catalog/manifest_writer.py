@@ -27,6 +27,7 @@ def _field(name: str, kind: Any, number: int) -> dict[str, Any]:
 
 
 def _optional(name: str, kind: Any, number: int) -> dict[str, Any]:
+    # Avro takes a default for the first type of a union: `null` must stand there
     return {**_field(name, ["null", kind], number), "default": None}
 
 
@@ -97,6 +98,7 @@ _DATA_FILE = {
         _optional("upper_bounds", _pairs("bytes", 129), 128),
         _optional("key_metadata", "bytes", 131),
         _optional("split_offsets", _list("long", 133), 132),
+        # `int` as the specification has it; PyIceberg writes `long`, and no file has any
         _optional("equality_ids", _list("int", 136), 135),
         _optional("sort_order_id", "int", 140),
     ],
@@ -179,6 +181,7 @@ def _write(path: Path, schema: dict[str, Any], records: Iterable[Any], about: di
     import fastavro
 
     content = io.BytesIO()
+    # the one compression that every reader of Avro must have
     fastavro.writer(content, schema, records, codec="deflate", metadata=about)
     with Output(path) as stream:
         stream.write(content.getvalue())

@@ -33,6 +33,7 @@ def line(table: str, folder: Path, file: DataFile) -> tuple[str, str]:
     """
     sha256, found = file.sha256, size(file.path)
     if found is not None and not s3.is_remote(file.path):
+        # from the file itself, not from what its writer says: the size below tells one that was cut
         sha256, found = checksums.digest(file.path)
     if found != file.bytes:
         raise _unlike(table, file, found)
@@ -47,6 +48,7 @@ def there(table: str, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
     """
     found = sizes(file.path for file in files)
     for file in files:
+        # the size only: to hash a file that a query reads would cost more than the query; audits do
         if found[file.path] != file.bytes:
             raise _unlike(table, file, found[file.path])
     return files
@@ -177,6 +179,7 @@ class Mentions:
             These files, and those that are or will be removed.
         """
         found, before = frozenset(paths), None
+        # repeated: each snapshot that goes can leave further files in no snapshot
         while found != before:
             before = found
             left = [s for s, mentioned in self.by_snapshot.items() if s in staying or mentioned.isdisjoint(found)]
@@ -202,6 +205,7 @@ def mentions(state: TableState) -> Mentions:
     for snapshot in state.snapshots:
         found, has = set[str](), set[str]()
         for location in avro(state.name, snapshot.manifest_list, lambda entry: str(entry["manifest_path"])):
+            # neighbouring snapshots share most of their manifests
             if location not in known:
                 entries = avro(state.name, location, _mentioned)
                 live.update((file.path, file) for file, there in entries if there)

@@ -108,6 +108,7 @@ def changed(base: Mapping[str, Any], updates: Updates, *, location: str, at: int
     # a commit that changes nothing makes no new metadata file
     if made == base:
         return made
+    # 100 is Iceberg's default; at least one, since a slice of `-0` would keep all
     most = max(1, int(base.get("properties", {}).get(_VERSIONS, 100)))
     earlier = [*base.get("metadata-log", ()), {"metadata-file": location, "timestamp-ms": base["last-updated-ms"]}]
     return {**made, "last-updated-ms": at, "metadata-log": earlier[-most:]}
@@ -148,6 +149,7 @@ def _drop(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
         if log in made:
             made[log] = [entry for entry in made[log] if entry["snapshot-id"] not in gone]
     made["snapshots"] = [
+        # no snapshot names a parent that is gone; time travel sees from it that history has a gap
         {key: value for key, value in snapshot.items() if key != "parent-snapshot-id" or value not in gone}
         for snapshot in made.get("snapshots", ())
     ]

@@ -30,6 +30,7 @@ def empty(folder: Path, table: str, properties: Mapping[str, str]) -> Path:
 
     from stedi.schema.descriptions import comments  # only needed to create a table
 
+    # 63 bits, as in `changes`
     snapshot, now = int.from_bytes(os.urandom(8)) >> 1, int(time.time() * 1000)
     listed = folder / "metadata" / f"snap-{snapshot}-0-{uuid.uuid4()}.avro"
     write_list(listed, (), snapshot=snapshot, parent=None, sequence=1)
@@ -91,6 +92,7 @@ def document(
         "current-schema-id": 0,
         "partition-specs": [{"spec-id": 0, "fields": []}],
         "default-spec-id": 0,
+        # partition fields count from 1000; there is none
         "last-partition-id": 999,
         "sort-orders": [{"order-id": 0, "fields": []}],
         "default-sort-order-id": 0,

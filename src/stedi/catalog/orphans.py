@@ -113,9 +113,11 @@ def remove_abandoned(
         if strays:
             now = time.time()
             try:
+                # `before=now`: whoever holds the locks knows that no younger run writes here, so age does not matter
                 found = unused(state, catalog.folder(name), before=now, seen=now - grace, below=strays)
             except LakeError:
                 continue  # damage hides which files are in use: remove nothing
+            # in a bucket a suspended landing that has lost its lock could still commit these files
             if found and catalog.remote and ALL_ZONES[name] == "landing":
                 catalog.fence(f"{int(now * 1000):013d}-{os.urandom(4).hex()}")
                 finish()
@@ -170,6 +172,7 @@ class _Search:
         self.keep(snapshot.manifest_list for snapshot in snapshots)
         manifests = set[str]()
         for snapshot in snapshots:
+            # newest first, the first snapshots explain nearly every file, and the rest need not be read
             if not any(file.kind in ("data", "manifests") for file in self.found.values()):
                 return
             try:

@@ -37,6 +37,7 @@ def is_ours_but_for_pins(folder: Path, metadata: str) -> bool:
         now = json.loads(checksums.read(s3.at(metadata)))
         named = [local_path(str(entry["metadata-file"])) for entry in now.get("metadata-log", ())]
         published = checksums.published(folder)
+        # the last published file is the nearest of ours; those of the log can be other programs' own
         for earlier in [*([str(folder / published)] if published else ()), *reversed(named)]:
             expected = checksums.expected(folder, [earlier]).get(earlier)
             if expected is not None and checksums.digest(earlier)[0] == expected:
@@ -55,6 +56,7 @@ def _is_same_but_for_pins(now: Mapping[str, Any], before: Mapping[str, Any]) -> 
         before: The earlier one.
     """
     here, there = ({name: _plain(value) for name, value in side.items()} for side in (now, before))
+    # any other difference, be it a property or a column, is a change of the table and no pin
     if any(here.get(name) != there.get(name) for name in here.keys() | there.keys() if name not in _OF_PINS):
         return False
     if _plain(now["refs"].get("main")) != _plain(before["refs"].get("main")):

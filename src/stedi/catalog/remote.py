@@ -101,6 +101,7 @@ class Remote:
 
     def _refuse_elsewhere(self, table: str, location: str) -> None:
         """Refuses a table whose metadata file lies elsewhere than this lake puts it, be it further below its prefix."""
+        # every lake's tables are in a database of one name: unchecked, a copy would change its original's tables
         if location.rpartition("/")[0] != f"{self._root}/{ALL_ZONES[table]}/{table}/metadata":
             raise LakeError(
                 f"{self._root}: expected the tables of this lake in the catalog's database {NAMESPACE}, found "
@@ -185,6 +186,7 @@ class Remote:
         with self._answering():
             found = self._catalog.load_table((NAMESPACE, table))
         self._refuse_elsewhere(table, found.metadata_location)
+        # PyIceberg commits to the object that it loaded, with the requirements of that moment
         self._loaded = found
         return read_table(table, found.metadata_location)
 

@@ -256,6 +256,7 @@ def read_table(name: str, metadata_location: str) -> TableState:
     """
     try:
         metadata = read_metadata(metadata_location)
+        # version 3 has deletion vectors and row lineage, which this reader would not see
         if metadata["format-version"] != _VERSION:
             raise ValueError("another format version")
         schema = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])
@@ -313,6 +314,7 @@ def read_metadata(location: str) -> Any:
     if s3.is_remote(path):
         return json.loads(checksums.read(path))
     found = os.stat(path)
+    # the recorded checksum is part of the key: once one is recorded, the file is compared again
     return _parse_once(path, checksums.vouched(path), found.st_ino, found.st_size, found.st_mtime_ns)
 
 
@@ -341,6 +343,7 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
     prefix = "added" if added else "total"
     for what, found in totals(files).items():
         counted = snapshot.summary.get(f"{prefix}-{what}", str(found))
+        # a list or a manifest that lost an entry still decodes, and its rows would be missing without a word
         if counted != str(found):
             file = f"metadata/{Path(snapshot.manifest_list).name}"
             raise DamagedFile(table, file, f"{what} of {counted} in all", str(found))
@@ -438,6 +441,7 @@ def own(table: str, described: str, named: Iterable[str]) -> tuple[str, ...]:
     within, found = f"{home}/", copies.here(file, named)
     for location in found:
         path = _plain(location)
+        # by the text first: resolving links costs system calls, and a table has hundreds of files
         if (path.startswith(within) or path == home) and "/.." not in path:
             continue
         if s3.is_remote(path) or not _below(os.path.realpath(path), os.path.realpath(home)):

@@ -95,10 +95,12 @@ class Pointers:
             for table, before, after in moves:
                 changed = connection.execute(
                     "update iceberg_tables set metadata_location = ?, previous_metadata_location = ? "
+                    # compare and swap: of two programs that loaded the same state, one finds no such row
                     f"where {_THIS} and metadata_location = ?",
                     (after, before, NAME, NAMESPACE, table, before),
                 )
                 if changed.rowcount != 1:
+                    # the block ends without an error, so SQLite would commit the moves before this one
                     connection.rollback()
                     return False
         return True
@@ -121,6 +123,7 @@ def guard(connection: sqlite3.Connection) -> None:
         sqlite3.DatabaseError: It has a view, a trigger or a virtual table, or cannot be read.
     """
     started = time.monotonic()
+    # nothing in a schema, such as a generated column, may call a function with effects
     connection.execute("pragma trusted_schema = off")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
     # waiting for a lock does not count: no step is made meanwhile

@@ -73,4 +73,5 @@ def _moment(at: str | datetime) -> int:
         time = datetime.fromisoformat(at) if isinstance(at, str) else at
     except ValueError:
         raise UsageError(f"expected a tag, a snapshot id or an ISO 8601 time, found {at!r}", argument="at") from None
+    # integers all the way: `timestamp()` is a float, which rounds milliseconds
     return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(milliseconds=1)
