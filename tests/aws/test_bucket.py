@@ -24,7 +24,8 @@ import forks
 import lakes
 import rest_catalog
 import servers
-from lakes import BELOW_LANDING, LANDING, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import BELOW_LANDING, LANDING
 from stedi import cli
 from stedi.catalog import Catalog, remote
 from stedi.catalog.manifests import sizes
@@ -217,7 +218,7 @@ def test_what_is_named_in_s3_lands_once_and_what_is_known_is_not_fetched(
 def test_what_was_landed_as_the_wrong_feed_lands_when_the_right_one_is_said(
     lake: Lake, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lakes.deliver(tmp_path / "inbox", "accelerometer", [lakes.motion(), lakes.motion(at=101)], "customer-1.json")
+    deliver(tmp_path / "inbox", "accelerometer", [motion(), motion(at=101)], "customer-1.json")
     inbox = sent(tmp_path / "inbox", f"s3://{bucket}/inbox")
     with monkeypatch.context() as patch:
         patch.setattr(reader, "infer_feed", lambda text, named=None: named)

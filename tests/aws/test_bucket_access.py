@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lakes import customer, deliver
+from deliveries import customer, deliver
 from stedi.context import access
 from stedi.lake import Lake
 from stedi.storage import s3

@@ -10,7 +10,7 @@ from threading import Event, Timer
 
 import pytest
 
-from lakes import customer, deliver
+from deliveries import customer, deliver
 from stedi import cli
 from stedi.aws import account
 from stedi.context import runs

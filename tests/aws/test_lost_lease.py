@@ -20,8 +20,9 @@ import forks
 import oracle
 import servers
 import worlds
+from deliveries import customer, deliver, motion
 from effort import NIGHTLY
-from lakes import LANDING, conserved, contents, customer, deliver, motion, records
+from lakes import LANDING, conserved, contents, records
 from stedi.catalog import Catalog
 from stedi.catalog.remote import Remote
 from stedi.erasure import remove

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lakes import Slate, conserved, contents, customer, deliver, motion, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate, conserved, contents, rows
 from stedi.catalog import checksums, snapshots
 from stedi.catalog.time_travel import pinned
 from stedi.lake import Lake

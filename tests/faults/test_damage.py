@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lakes import conserved, customer, deliver, heads, motion, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import conserved, heads, rows
 from stedi import catalog as catalogs
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, DamagedFile, LakeError

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from lakes import LANDING, conserved, contents, customer, deliver, motion, records, step
+from deliveries import customer, deliver, motion, step
+from lakes import LANDING, conserved, contents, records
 from stedi.catalog import snapshots
 from stedi.errors import DamagedFile, LakeError
 from stedi.lake import Lake

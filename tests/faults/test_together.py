@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
-from lakes import BELOW_LANDING, LANDING, Slate, conserved, contents, customer, deliver, motion, records, step
+from lakes import BELOW_LANDING, LANDING, Slate, conserved, contents, records
 from stedi.errors import LakeBusy
 from stedi.lake import Lake
 from stedi.storage import durable

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from lakes import Slate, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate
 from stedi import Lake, cli
 from stedi.context import access
 from stedi.errors import LakeError, QueryFailed, QueryRefused, UsageError

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakes import customer, deliver, heads, motion
+from deliveries import customer, deliver, motion
+from lakes import heads
 from stedi import cli
 from stedi.errors import UsageError
 from stedi.lake import Lake

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from deliveries import customer, deliver, motion, step
 from effort import tries
-from lakes import customer, deliver, heads, motion, rows, step, unseen
+from lakes import heads, rows, unseen
 from stedi import cli
 from stedi.audit.integrity import Check, check_files
 from stedi.catalog import checksums, snapshots

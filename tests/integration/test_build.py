@@ -11,21 +11,8 @@ from typing import Any
 
 import pytest
 
-from lakes import (
-    BELOW_LANDING,
-    Slate,
-    build,
-    contents,
-    customer,
-    deliver,
-    heads,
-    instant,
-    moment,
-    motion,
-    rows,
-    step,
-    tree,
-)
+from deliveries import customer, deliver, instant, moment, motion, step
+from lakes import BELOW_LANDING, Slate, build, contents, heads, rows, tree
 from stedi import transform as building
 from stedi.engines import distinct, duckdb
 from stedi.engines.duckdb import DuckDB

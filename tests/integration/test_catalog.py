@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kills
+from deliveries import customer, deliver, motion
 from effort import NIGHTLY, tries
-from lakes import Slate, customer, deliver, motion
+from lakes import Slate
 from stedi.catalog import Catalog, snapshots
 from stedi.catalog import manifests as entries
 from stedi.engines.duckdb import DuckDB

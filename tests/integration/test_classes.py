@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lakes import BELOW_LANDING, LANDING, Slate, build, customer, deliver, heads, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import BELOW_LANDING, LANDING, Slate, build, heads
 from stedi.errors import AuditFailed
 from stedi.lake import Lake
 from stedi.schema import classification, tables

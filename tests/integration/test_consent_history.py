@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lakes import Slate, customer, deliver
+from deliveries import customer, deliver
+from lakes import Slate
 from stedi import ConsentHistory, Lake, Period, cli
 from stedi.errors import UsageError
 

@@ -18,6 +18,7 @@ import duckdb
 import pytest
 
 import lakes
+from deliveries import customer, deliver, instant, motion, step
 from lakes import Slate
 from releases import changed
 from stedi.datasets import creation, matching, splits
@@ -67,13 +68,13 @@ def emails(split: int, count: int) -> list[str]:
 def people(inbox: Path, of: Iterable[tuple[str, str]], readings: int = 12, *, alike: bool = False, **more: Any) -> None:
     """Delivers consenting customers by address and serial number; `alike` gives all of them the same recording."""
     known = list(of)
-    lakes.deliver(inbox, "customer", [lakes.customer(email, serialNumber=serial, **more) for email, serial in known])
+    deliver(inbox, "customer", [customer(email, serialNumber=serial, **more) for email, serial in known])
     at = [1000 * n for n in range(1, readings + 1)]
     own = dict.fromkeys(known, 0) if alike else {who: 20 * n for n, who in enumerate(known)}
-    motions = [lakes.motion(email, t, float(t % 7)) for email, _ in known for t in at]
-    lakes.deliver(inbox, "accelerometer", motions)
-    steps = [lakes.step(who[1], t, 200 + t % 11 + own[who]) for who in known for t in at]
-    lakes.deliver(inbox, "step_trainer", steps)
+    motions = [motion(email, t, float(t % 7)) for email, _ in known for t in at]
+    deliver(inbox, "accelerometer", motions)
+    steps = [step(who[1], t, 200 + t % 11 + own[who]) for who in known for t in at]
+    deliver(inbox, "step_trainer", steps)
 
 
 @pytest.mark.parametrize(("readings", "moments", "subjects"), [("all", 14_460, 482), ("since-consent", 11_297, 464)])
@@ -126,18 +127,18 @@ def test_nobody_stands_in_two_splits_and_who_shares_a_device_stays_together(slat
     lake = slate.wiped()
     train, test = emails(0, 3), emails(2, 2)
     # the first of train and of test have a serial number in common, by a third who does not consent
-    lakes.deliver(
+    deliver(
         inbox,
         "customer",
         [
-            lakes.customer(train[1], serialNumber="s-train"),
-            lakes.customer("between@x.example", consent=..., update=90, serialNumber="s-train"),
-            lakes.customer("between@x.example", consent=..., update=91, serialNumber="s-test"),
+            customer(train[1], serialNumber="s-train"),
+            customer("between@x.example", consent=..., update=90, serialNumber="s-train"),
+            customer("between@x.example", consent=..., update=91, serialNumber="s-test"),
         ],
         "ties.json",
     )
     people(inbox, [(email, f"s-{email}") for email in (*train, *test)])
-    lakes.deliver(inbox, "customer", [lakes.customer(test[0], update=80, serialNumber="s-test")], "more.json")
+    deliver(inbox, "customer", [customer(test[0], update=80, serialNumber="s-test")], "more.json")
     lake.land(inbox)
     release = lake.create_dataset("steps")
     found = rows(release, "subject")
@@ -185,7 +186,7 @@ def test_readings_from_before_consent_stop_a_release(
     people(inbox, [("a@x.example", "s1")], consent=5000, update=5000)
     lake.land(inbox)
     assert lake.create_dataset("steps").rows == 8
-    lakes.deliver(inbox, "customer", [lakes.customer("a@x.example", 7000, 7000)], "later.json")
+    deliver(inbox, "customer", [customer("a@x.example", 7000, 7000)], "later.json")
     lake.land(inbox)
     with pytest.raises(AuditFailed, match="found earlier ones"):
         creation.create(lake.context, "steps", Options())
@@ -197,7 +198,7 @@ def test_a_reading_of_somebody_else_stops_a_release(
 ) -> None:
     lake = slate.wiped()
     people(inbox, [("a@x.example", "s1"), ("b@x.example", "s2")])
-    lakes.deliver(inbox, "step_trainer", [lakes.step("s2", 1000 * n, 900 + n) for n in range(1, 13)], "other.json")
+    deliver(inbox, "step_trainer", [step("s2", 1000 * n, 900 + n) for n in range(1, 13)], "other.json")
     lake.land(inbox)
     # by the instant alone, as every public solution of this task does it
     mixed = matching.moments(Options()).replace("on s.person = v.person and s.ms = v.ms", "on s.ms = v.ms")
@@ -213,10 +214,10 @@ def test_a_shared_device_in_two_splits_stops_a_release(
     lake = slate.wiped()
     [one], [other] = emails(0, 1), emails(1, 1)
     people(inbox, [(one, "s1"), (other, "s2")])
-    lakes.deliver(inbox, "customer", [lakes.customer(other, update=60, serialNumber="s1")], "more.json")
+    deliver(inbox, "customer", [customer(other, update=60, serialNumber="s1")], "more.json")
     # of what both claim, a reading is whose motion was at its moment: each has some alone
-    lakes.deliver(inbox, "accelerometer", [lakes.motion(one, 50_000), lakes.motion(other, 60_000)], "more.json")
-    lakes.deliver(inbox, "step_trainer", [lakes.step("s1", 50_000), lakes.step("s1", 60_000)], "more.json")
+    deliver(inbox, "accelerometer", [motion(one, 50_000), motion(other, 60_000)], "more.json")
+    deliver(inbox, "step_trainer", [step("s1", 50_000), step("s1", 60_000)], "more.json")
     lake.land(inbox)
     assert lake.create_dataset("steps").subjects == 2
     monkeypatch.setattr(splits, "groups", lambda devices: {})
@@ -262,8 +263,8 @@ def test_one_changed_value_of_what_was_written_stops_a_release(
     lake, rng = slate.wiped(), random.Random(15)
     who = [(f"p{n}@x.example", f"s{n}") for n in range(3)]
     people(inbox, who)
-    more = [lakes.motion(email, 1000 * n + rng.choice((0, 70)), rng.random()) for email, _ in who for n in range(1, 13)]
-    lakes.deliver(inbox, "accelerometer", more, "more.json")
+    more = [motion(email, 1000 * n + rng.choice((0, 70)), rng.random()) for email, _ in who for n in range(1, 13)]
+    deliver(inbox, "accelerometer", more, "more.json")
     lake.land(inbox)
     prove = creation.proof.prove
     caught = []
@@ -288,18 +289,18 @@ def test_the_public_get_only_those_who_share_with_the_public(slate: Slate, inbox
     for readings, count in (("all", 12), ("since-consent", 8)):
         lake = slate.wiped(readings)  # type: ignore[arg-type]
         people(inbox, [("a@x.example", "s1")])
-        shares: dict[str, Any] = {"shareWithPublicAsOfDate": lakes.instant(5000), "serialNumber": "s2"}
+        shares: dict[str, Any] = {"shareWithPublicAsOfDate": instant(5000), "serialNumber": "s2"}
         future: dict[str, Any] = {"shareWithPublicAsOfDate": 250_000_000_000_000, "serialNumber": "s3"}
-        lakes.deliver(
+        deliver(
             inbox,
             "customer",
-            [lakes.customer("b@x.example", **shares), lakes.customer("c@x.example", **future)],
+            [customer("b@x.example", **shares), customer("c@x.example", **future)],
             "public.json",
         )
         for serial, email in (("s2", "b@x.example"), ("s3", "c@x.example")):
             at = [1000 * n for n in range(1, 13)]
-            lakes.deliver(inbox, "accelerometer", [lakes.motion(email, t) for t in at], f"{serial}.json")
-            lakes.deliver(inbox, "step_trainer", [lakes.step(serial, t) for t in at], f"{serial}.json")
+            deliver(inbox, "accelerometer", [motion(email, t) for t in at], f"{serial}.json")
+            deliver(inbox, "step_trainer", [step(serial, t) for t in at], f"{serial}.json")
         lake.land(inbox)
         release = lake.create_dataset("steps", purpose="public")
         assert (release.subjects, release.rows) == (1, count)
@@ -313,9 +314,7 @@ def test_times_are_relative_unless_they_are_asked_for(slate: Slate, inbox: Path)
     lake.land(inbox)
     assert [row["moment"] for row in rows(lake.create_dataset("steps"))] == [1000 * n for n in range(12)]
     absolute = rows(lake.create_dataset("steps", time="absolute"))
-    assert [round(row["moment"].timestamp() * 1000) for row in absolute] == [
-        lakes.instant(1000 * n) for n in range(1, 13)
-    ]
+    assert [round(row["moment"].timestamp() * 1000) for row in absolute] == [instant(1000 * n) for n in range(1, 13)]
     windows = rows(lake.create_dataset("steps", window="4s"))
     assert [(row["window"], row["start"], row["t_ms"]) for row in windows] == [
         (n, 4000 * n, [0, 1000, 2000, 3000]) for n in range(3)
@@ -392,7 +391,7 @@ def test_stratified_splits_have_their_share_of_each_label_and_nobody_moves(slate
     lake = slate.wiped()
     everybody = [f"p{n}@x.example" for n in range(30)]
     labels = inbox.parent / "labels.csv"
-    span = f"{lakes.instant(1000)},{lakes.instant(12_000)}"
+    span = f"{instant(1000)},{instant(12_000)}"
     spans = [f"{email},{span},{'rare' if n % 3 else 'common'}\n" for n, email in enumerate(everybody)]
     labels.write_text("email,start,end,label\n" + "".join(spans))
     found = []

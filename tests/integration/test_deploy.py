@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-import lakes
+from deliveries import customer, deliver
 from lakes import REPOSITORY
 from stedi import cli
 
@@ -63,7 +63,7 @@ def test_the_recipe_for_dagster_lands_builds_and_checks(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "dagster", stand_in)
     monkeypatch.setenv("STEDI_LAKE", str(tmp_path / "lake"))
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-    lakes.deliver(tmp_path / "inbox", "customer", [lakes.customer()])
+    deliver(tmp_path / "inbox", "customer", [customer()])
     names: dict[str, Any] = {}
     [source] = [block for block in recipes() if "import dagster" in block]
     exec(compile(source.replace("/srv/stedi/inbox", str(tmp_path / "inbox")), "docs/operations.md", "exec"), names)

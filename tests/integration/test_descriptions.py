@@ -17,6 +17,7 @@ from pyiceberg.catalog import load_catalog
 from sqlglot import exp
 
 import lakes
+from deliveries import customer, deliver, motion, step
 from stedi import Lake, cli
 from stedi.schema import classification, contracts, ddl, descriptions, feeds, tables
 
@@ -30,9 +31,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake with one customer, landed and built."""
     folder = tmp_path_factory.mktemp("described")
     made = Lake.create(folder / "lake")
-    lakes.deliver(folder / "inbox", "customer", [lakes.customer()])
-    lakes.deliver(folder / "inbox", "accelerometer", [lakes.motion()])
-    lakes.deliver(folder / "inbox", "step_trainer", [lakes.step()])
+    deliver(folder / "inbox", "customer", [customer()])
+    deliver(folder / "inbox", "accelerometer", [motion()])
+    deliver(folder / "inbox", "step_trainer", [step()])
     made.land(folder / "inbox")
     made.build()
     return made

@@ -15,23 +15,9 @@ from pathlib import Path
 import pytest
 
 import quick
+from deliveries import customer, deliver, motion, step
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, delivered, erase, looked_for
-from lakes import (
-    KEY,
-    LANDING,
-    REPOSITORY,
-    build,
-    conserved,
-    contents,
-    customer,
-    deliver,
-    heads,
-    motion,
-    records,
-    rows,
-    step,
-    tree,
-)
+from lakes import KEY, LANDING, REPOSITORY, build, conserved, contents, heads, records, rows, tree
 from stedi.catalog.manifests import mentions
 from stedi.cli import main
 from stedi.engines.pages import Leaving

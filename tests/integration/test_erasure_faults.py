@@ -12,18 +12,10 @@ from typing import Any
 import pytest
 
 import quick
+from deliveries import deliver, motion
 from effort import NIGHTLY
 from erasing import ANA, BO, Stage, dying, erase, looked_for
-from lakes import (
-    LANDING,
-    Row,
-    conserved,
-    contents,
-    deliver,
-    motion,
-    records,
-    rows,
-)
+from lakes import LANDING, Row, conserved, contents, records, rows
 from stedi import erasure
 from stedi.catalog import Catalog
 from stedi.erasure import deliveries, pending, remove

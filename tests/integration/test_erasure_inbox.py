@@ -24,8 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quick
+from deliveries import customer, deliver, instant, motion, step
 from erasing import ANA, BO, DEVICE, SHARED, Stage, erase, looked_for
-from lakes import LANDING, conserved, customer, deliver, instant, motion, records, rows, step
+from lakes import LANDING, conserved, records, rows
 from stedi.cli import main
 from stedi.erasure import delivered_file, deliveries
 from stedi.erasure.identifiers import Identifiers

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from lakes import Slate, conserved, customer, deliver, motion, records, rows
+from deliveries import customer, deliver, motion
+from lakes import Slate, conserved, records, rows
 from stedi.errors import LandingError
 from stedi.lake import Lake
 from stedi.landing import held as holding

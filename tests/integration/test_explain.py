@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import oracle
 import quick
 import worlds
-from lakes import KEY, Slate, build, customer, deliver, instant, motion, step, tree
+from deliveries import customer, deliver, instant, motion, step
+from lakes import KEY, Slate, build, tree
 from stedi import cli
 from stedi.audit import explain
 from stedi.audit.explain import Explanation, Reason

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import browser
-from lakes import Slate, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate
 from stedi import Exported, Lake, cli
 from stedi.errors import UsageError
 from stedi.report.attribution import ANOTHER, Person

@@ -14,9 +14,10 @@ from pyiceberg.utils.config import Config
 
 import quick
 import rest_catalog
+from deliveries import customer, deliver
 from effort import at_night
 from erasing import ANA, CY, NOW, Stage, erase
-from lakes import build, customer, deliver, rows
+from lakes import build, rows
 from stedi.cli import main
 from stedi.erasure import foreign
 from stedi.errors import LakeError

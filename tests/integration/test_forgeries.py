@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 import quick
+from deliveries import customer, deliver
 from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
-from lakes import conserved, customer, deliver, heads, rows
+from lakes import conserved, heads, rows
 from stedi.catalog import Catalog
 from stedi.cli import main
 from stedi.erasure import evidence, pending, remove

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 import sparks
+from deliveries import moment
 from effort import NIGHTLY
-from lakes import BELOW_LANDING, Slate, build, contents, heads, moment
+from lakes import BELOW_LANDING, Slate, build, contents, heads
 from stedi.lake import Lake
 from stedi.schema.tables import COLUMNS
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from lakes import Slate, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate
 from stedi import Lake, cli
 from stedi.cli import hooks
 from stedi.operations import posting, tracing

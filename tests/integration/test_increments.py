@@ -14,20 +14,8 @@ from typing import Any
 
 import pytest
 
-from lakes import (
-    BELOW_LANDING,
-    Slate,
-    build,
-    contents,
-    customer,
-    deliver,
-    heads,
-    motion,
-    publish_each,
-    rows,
-    step,
-    tree,
-)
+from deliveries import customer, deliver, motion, step
+from lakes import BELOW_LANDING, Slate, build, contents, heads, publish_each, rows, tree
 from stedi import transform as building
 from stedi.catalog import Catalog, snapshots
 from stedi.engines import row_order

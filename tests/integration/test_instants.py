@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lakes import Slate, build, conserved, customer, deliver, motion, records, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate, build, conserved, records, rows
 from stedi import cli
 from stedi.cli import render
 from stedi.lake import Lake

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import talkative
+from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
-from lakes import Slate, conserved, customer, deliver, motion, rows, step
+from lakes import Slate, conserved, rows
 from stedi import landing
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake

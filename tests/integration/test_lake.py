@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 import stedi
-from lakes import BELOW_LANDING, DAWN, Slate, conserved, contents, customer, deliver, heads, motion, rows, step, tree
+from deliveries import DAWN, customer, deliver, motion, step
+from lakes import BELOW_LANDING, Slate, conserved, contents, heads, rows, tree
 from stedi.errors import ConfigError, KeyRefused, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.schema.roles import Readings

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from lakes import LANDING, Slate, conserved, customer, deliver, heads, motion, records, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import LANDING, Slate, conserved, heads, records, rows
 from reader_files import SHAPES
 from stedi.catalog import Catalog
 from stedi.errors import LandingError, UsageError

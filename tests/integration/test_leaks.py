@@ -23,7 +23,8 @@ import fastavro
 import pytest
 
 import proof_mutants
-from lakes import deliver, unseen
+from deliveries import deliver
+from lakes import unseen
 from stedi import cli
 from stedi import transform as building
 from stedi.catalog import Catalog

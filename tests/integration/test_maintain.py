@@ -24,23 +24,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
-from lakes import (
-    BELOW_LANDING,
-    Row,
-    Slate,
-    build,
-    conserved,
-    contents,
-    customer,
-    deliver,
-    heads,
-    motion,
-    rows,
-    step,
-    tree,
-    unseen,
-)
+from lakes import BELOW_LANDING, Row, Slate, build, conserved, contents, heads, rows, tree, unseen
 from stedi.catalog import Catalog, checksums, hint
 from stedi.cli import render
 from stedi.engines.duckdb import DuckDB

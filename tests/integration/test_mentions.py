@@ -17,8 +17,9 @@ from urllib.parse import quote
 import pytest
 
 import quick
+from deliveries import customer, deliver, instant, motion, step
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
-from lakes import build, conserved, customer, deliver, instant, motion, records, rows, step
+from lakes import build, conserved, records, rows
 from stedi import cli
 from stedi.erasure import contents
 from stedi.erasure.identifiers import Identifiers

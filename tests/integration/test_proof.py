@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 import proof_mutants
 import worlds
+from deliveries import customer, deliver, instant, motion
 from effort import NIGHTLY
-from lakes import BELOW_LANDING, Slate, build, customer, deliver, instant, motion, publish_each
+from lakes import BELOW_LANDING, Slate, build, publish_each
 from proof_mutants import HIDING, MUTANTS, NOW, Mutant, findings
 from stedi import cli
 from stedi.audit.proof import Proof, expected, prove, violations

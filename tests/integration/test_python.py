@@ -23,7 +23,8 @@ import pytest
 
 import quick
 import stedi
-from lakes import Slate, build, customer, deliver, motion
+from deliveries import customer, deliver, motion
+from lakes import Slate, build
 from stedi.cli import main
 from stedi.errors import MissingExtra, QueryRefused, UsageError
 from stedi.lake import Lake

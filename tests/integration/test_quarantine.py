@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lakes import Slate, conserved, customer, deliver, heads, motion, records, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate, conserved, heads, records
 from stedi.catalog import Catalog
 from stedi.cli import main
 from stedi.errors import UsageError

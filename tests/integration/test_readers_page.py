@@ -17,6 +17,7 @@ import pytest
 import lakes
 import rest_catalog
 import trino_server
+from deliveries import customer, deliver, motion, step
 from stedi import Lake
 
 PAGE = (lakes.REPOSITORY / "docs" / "readers.md").read_text("utf-8")
@@ -35,9 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a lake in which one customer has three moments."""
     folder = tmp_path_factory.mktemp("readers")
     lake = Lake.create(folder / "lake")
-    lakes.deliver(folder / "inbox", "customer", [lakes.customer()])
-    lakes.deliver(folder / "inbox", "accelerometer", [lakes.motion(at=at) for at in (100, 200, 300)])
-    lakes.deliver(folder / "inbox", "step_trainer", [lakes.step(at=at) for at in (100, 200, 300)])
+    deliver(folder / "inbox", "customer", [customer()])
+    deliver(folder / "inbox", "accelerometer", [motion(at=at) for at in (100, 200, 300)])
+    deliver(folder / "inbox", "step_trainer", [step(at=at) for at in (100, 200, 300)])
     lake.land(folder / "inbox")
     lake.build()
     return folder

@@ -14,6 +14,7 @@ import pytest
 
 import lakes
 import quick
+from deliveries import customer, deliver
 from erasing import ANA, BO, CY, Stage, dying, erase
 from stedi import erasure
 from stedi.cli import letter, main
@@ -210,8 +211,8 @@ def test_a_reference_that_tells_a_name_or_a_phone_number_is_refused(
 ) -> None:
     monkeypatch.setenv("STEDI_PSEUDONYM_KEY", lakes.KEY)
     lake = Lake.create(tmp_path / "lake")
-    who = lakes.customer(ANA, customerName="Ana Berg", phone="+46701234567")
-    lakes.deliver(tmp_path, "customer", [who])
+    who = customer(ANA, customerName="Ana Berg", phone="+46701234567")
+    deliver(tmp_path, "customer", [who])
     lake.land(tmp_path / "customer")
     for reference in ("about Ana Berg", "call 070-123 45 67", "Ana%20Berg"):
         with pytest.raises(UsageError, match="found a name or a phone number"):
@@ -225,7 +226,7 @@ def test_a_receipt_that_is_gone_is_said_by_whatever_writes_next(
 ) -> None:
     monkeypatch.setenv("STEDI_PSEUDONYM_KEY", lakes.KEY)
     lake = Lake.create(tmp_path / "lake")
-    lakes.deliver(tmp_path, "customer", [lakes.customer(who) for who in (ANA, BO)])
+    deliver(tmp_path, "customer", [customer(who) for who in (ANA, BO)])
     lake.land(tmp_path / "customer")
     [receipt] = lake.erase(ANA)
     file = lake.root / "receipts" / f"{receipt.id}.json"

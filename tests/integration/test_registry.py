@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lakes import Slate, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate
 from stedi import Dataset, Lake, cli
 from stedi.datasets import registry
 from stedi.datasets.verify import verify

@@ -16,22 +16,10 @@ import pytest
 
 import kills
 import quick
+from deliveries import customer, deliver, motion, step
 from effort import tries
 from erasing import dying
-from lakes import (
-    BELOW_LANDING,
-    Slate,
-    build,
-    conserved,
-    contents,
-    customer,
-    deliver,
-    heads,
-    motion,
-    records,
-    rows,
-    step,
-)
+from lakes import BELOW_LANDING, Slate, build, conserved, contents, heads, records, rows
 from stedi import cli, erasure
 from stedi.errors import LakeError, UsageError
 from stedi.lake import Lake

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from lakes import KEY, LANDING, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import KEY, LANDING
 from stedi import cli
 from stedi.audit import record
 from stedi.cli.render import plain

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from browser import AXE, CHROMIUM, Browser, browser
-from lakes import KEY, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import KEY
 from stedi import cli
 from stedi.lake import Lake
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lakes import BELOW_LANDING, conserved, contents, customer, deliver, motion, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import BELOW_LANDING, conserved, contents, rows
 from stedi.lake import Lake
 
 PEOPLE = ("ana", "bo", "cy", "di")

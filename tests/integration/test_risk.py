@@ -12,7 +12,8 @@ from random import Random
 import pytest
 
 import proof_mutants
-from lakes import Row, customer, deliver, motion, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import Row, rows
 from stedi import cli
 from stedi.audit.risk import Exposure, Risk
 from stedi.lake import Lake

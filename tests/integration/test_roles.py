@@ -14,8 +14,9 @@ from typing import Any, get_args
 import pytest
 
 import quick
+from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY, tries
-from lakes import Slate, build, customer, deliver, motion, step
+from lakes import Slate, build
 from stedi import cli
 from stedi.errors import ConfigError, QueryFailed, QueryRefused, UsageError
 from stedi.lake import Lake

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import quick
-from lakes import Slate, contents, customer, deliver, motion
+from deliveries import customer, deliver, motion
+from lakes import Slate, contents
 from stedi import cli
 from stedi.context import Context, seen
 from stedi.errors import LakeError

@@ -16,8 +16,9 @@ import duckdb
 import pytest
 
 import proof_mutants
+from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
-from lakes import BELOW_LANDING, Row, contents, customer, deliver, heads, motion, step, tree, unseen
+from lakes import BELOW_LANDING, Row, contents, heads, tree, unseen
 from stedi import cli
 from stedi.catalog import Catalog
 from stedi.engines.duckdb import DuckDB

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lakes import LANDING, conserved, customer, deliver, motion, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import LANDING, conserved, rows
 from stedi.lake import Lake
 from stedi.landing import Landing, sample
 from stedi.landing.reader import scanner

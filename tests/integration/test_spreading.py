@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lakes import LANDING, conserved, customer, deliver, motion, rows, step
+from deliveries import customer, deliver, motion, step
+from lakes import LANDING, conserved, rows
 from pools import Pool
 from stedi import landing
 from stedi.lake import Lake

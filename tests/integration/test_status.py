@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from lakes import REPOSITORY, Slate, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import REPOSITORY, Slate
 from stedi import Lake, cli
 from stedi.context import runs
 from stedi.errors import LakeError, StediError

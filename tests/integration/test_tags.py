@@ -19,9 +19,10 @@ from pyiceberg.utils.config import Config
 import kills
 import quick
 import rest_catalog
+from deliveries import customer, deliver, motion
 from effort import at_night
 from erasing import ANA, BO, CY, NOW, Stage, dying, erase, looked_for
-from lakes import BELOW_LANDING, LANDING, Row, build, customer, deliver, heads, motion, publish_each, rows, unseen
+from lakes import BELOW_LANDING, LANDING, Row, build, heads, publish_each, rows, unseen
 from pools import Pool
 from stedi.catalog import Catalog
 from stedi.cli import main

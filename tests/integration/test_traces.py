@@ -25,12 +25,9 @@ import pytest
 import zstandard
 
 import quick
+from deliveries import customer, deliver
 from erasing import ANA, CY, NOW, Stage, erase
-from lakes import (
-    build,
-    customer,
-    deliver,
-)
+from lakes import build
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure.identifiers import Identifiers
 from stedi.errors import AuditFailed

@@ -17,8 +17,9 @@ from threading import Event
 
 import pytest
 
+from deliveries import customer, deliver, motion, step
 from effort import at_night
-from lakes import Slate, conserved, customer, deliver, motion, records, rows, step
+from lakes import Slate, conserved, records, rows
 from stedi import Lake, Round
 from stedi.landing import journal
 from stedi.operations import watch

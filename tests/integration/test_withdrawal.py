@@ -17,21 +17,8 @@ from typing import Any
 import pytest
 
 import quick
-from lakes import (
-    BELOW_LANDING,
-    Slate,
-    build,
-    conserved,
-    contents,
-    customer,
-    deliver,
-    heads,
-    instant,
-    motion,
-    records,
-    rows,
-    step,
-)
+from deliveries import customer, deliver, instant, motion, step
+from lakes import BELOW_LANDING, Slate, build, conserved, contents, heads, records, rows
 from stedi import cli
 from stedi.catalog import Catalog
 from stedi.cli import terminal

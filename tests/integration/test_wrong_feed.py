@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from deliveries import customer, deliver, motion, step
 from erasing import dying
-from lakes import Slate, conserved, customer, deliver, heads, motion, records, rows, step
+from lakes import Slate, conserved, heads, records, rows
 from stedi.catalog import Catalog
 from stedi.lake import Lake
 from stedi.landing import reader

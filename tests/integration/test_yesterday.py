@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lakes import BELOW_LANDING, DAWN, Slate, customer, deliver, motion, step
+from deliveries import DAWN, customer, deliver, motion, step
+from lakes import BELOW_LANDING, Slate
 from stedi import Lake, cli
 from stedi.errors import KeyRefused, UsageError
 

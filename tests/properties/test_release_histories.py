@@ -15,8 +15,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
-from lakes import Slate, customer, deliver, motion, step
+from lakes import Slate
 from stedi import Lake
 from stedi.datasets import recall as recalling
 from stedi.datasets import registry

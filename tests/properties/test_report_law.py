@@ -10,9 +10,10 @@ from random import Random
 import pytest
 
 import quick
+from deliveries import DAWN, customer, deliver, motion, step
 from effort import NIGHTLY
 from inference import Reader
-from lakes import DAWN, KEY, customer, deliver, motion, step
+from lakes import KEY
 from stedi.cli.render import plain
 from stedi.lake import Lake
 from stedi.report import disclosure

@@ -10,8 +10,9 @@ from random import Random
 
 import pytest
 
+from deliveries import DAWN, customer, deliver, motion, step
 from effort import NIGHTLY
-from lakes import BELOW_LANDING, DAWN, Slate, customer, deliver, motion, step
+from lakes import BELOW_LANDING, Slate
 from stedi.errors import UsageError
 from stedi.lake import Lake
 

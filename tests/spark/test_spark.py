@@ -22,8 +22,9 @@ import law
 import law_machine
 import quick
 import sparks
+from deliveries import customer, deliver, motion, step
 from effort import at_night
-from lakes import BELOW_LANDING, KEY, REPOSITORY, Slate, build, contents, customer, deliver, heads, motion, step
+from lakes import BELOW_LANDING, KEY, REPOSITORY, Slate, build, contents, heads
 from stedi import cli
 from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB

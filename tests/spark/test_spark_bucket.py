@@ -11,8 +11,8 @@ import pytest
 import lakes
 import servers
 import sparks
+from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
-from lakes import customer, deliver, motion, step
 from stedi.lake import Lake
 from stedi.storage import s3
 

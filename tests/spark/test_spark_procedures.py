@@ -15,7 +15,8 @@ import duckdb
 import pytest
 
 import sparks
-from lakes import BELOW_LANDING, LANDING, Slate, contents, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import BELOW_LANDING, LANDING, Slate, contents
 from stedi.catalog import checksums, snapshots
 from stedi.catalog.orphans import unused
 from stedi.engines.literals import quoted

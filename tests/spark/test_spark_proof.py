@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 import proof_mutants
 import worlds
+from deliveries import instant
 from effort import NIGHTLY, at_night
-from lakes import Slate, build, instant
+from lakes import Slate, build
 from proof_mutants import HIDING, MUTANTS, NOW
 from stedi import cli
 from stedi.audit.proof import Proof, prove

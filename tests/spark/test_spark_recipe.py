@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import lakes
+from deliveries import customer, deliver, motion, step
 from stedi import Lake
 
 
 def test_spark_finds_the_rows_with_the_settings_of_the_page(spark: Any, tmp_path: Path) -> None:
     lake = Lake.create(tmp_path / "lake")
-    lakes.deliver(tmp_path / "inbox", "customer", [lakes.customer()])
-    lakes.deliver(tmp_path / "inbox", "accelerometer", [lakes.motion(at=at) for at in (100, 200, 300)])
-    lakes.deliver(tmp_path / "inbox", "step_trainer", [lakes.step(at=at) for at in (100, 200, 300)])
+    deliver(tmp_path / "inbox", "customer", [customer()])
+    deliver(tmp_path / "inbox", "accelerometer", [motion(at=at) for at in (100, 200, 300)])
+    deliver(tmp_path / "inbox", "step_trainer", [step(at=at) for at in (100, 200, 300)])
     lake.land(tmp_path / "inbox")
     lake.build()
     page = (lakes.REPOSITORY / "docs" / "readers.md").read_text("utf-8")

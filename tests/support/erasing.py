@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import quick
-from lakes import Slate, build, customer, deliver, instant, motion, step, unseen
+from deliveries import customer, deliver, instant, motion, step
+from lakes import Slate, build, unseen
 from stedi import erasure
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure import search

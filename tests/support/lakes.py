@@ -1,16 +1,15 @@
 """Lakes for tests: reset in milliseconds, filled by one-line calls, read back as plain rows.
 
-Rows are tuples as in `oracle`: instants as epoch milliseconds, dates as ISO text, other values unchanged.
-Instants can be given as small numbers, milliseconds after `DAWN`; rows then contain the same small numbers.
+Rows are tuples as in `oracle`: instants as epoch milliseconds, dates as ISO text, other values unchanged. Instants
+near the `DAWN` of `deliveries` are the same small numbers as there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from deliveries import instant, moment
 from stedi import transform as building
 from stedi.catalog import Catalog, TableState
 from stedi.engines.literals import quoted
@@ -40,24 +40,8 @@ _INSTANTS = {field.name for contract in CONTRACTS.values() for field in contract
 LANDING = tuple(contract.table for contract in CONTRACTS.values())
 Row = tuple[Any, ...]
 
-DAWN = 1_000_000_000_000
-"""The epoch milliseconds from which tests count: the last digits of an instant are the test's number for it."""
-
-_DUSK = 1_000_000_000
-"""Smaller numbers are milliseconds after `DAWN`; greater ones are epoch milliseconds."""
-
 VOLATILE = {"batch", "landed_at", "file", "name"}
 """Columns that differ from one landing of the same files to the next."""
-
-
-def instant(moment: int) -> int:
-    """Converts a small number to epoch milliseconds; other values are returned unchanged."""
-    return DAWN + moment if type(moment) is int and 0 < moment < _DUSK else moment
-
-
-def moment(instant: Any) -> Any:
-    """Reverses `instant`; values that are not instants near `DAWN` are returned unchanged."""
-    return instant - DAWN if type(instant) is int and 0 < instant - DAWN < _DUSK else instant
 
 
 class Slate:
@@ -116,32 +100,6 @@ def unseen(root: Path) -> Lake:
 def publish_each(patch: pytest.MonkeyPatch) -> None:
     """Makes builds publish one table after the other, as they do in a bucket."""
     patch.setattr(Catalog, "publish_all", lambda self, changes, branch: self._publish_each(changes, branch))
-
-
-def customer(email: str = "a@x.example", consent: object = 50, update: int = 100, **more: object) -> dict[str, object]:
-    """A customer record; `consent=...` leaves the consent out."""
-    record = {"email": email, "serialNumber": "s1", "registrationDate": 10, "lastUpdateDate": update, **more}
-    if consent is not ...:
-        record["shareWithResearchAsOfDate"] = consent
-    return {name: instant(value) if name.endswith("Date") else value for name, value in record.items()}  # type: ignore[arg-type]
-
-
-def motion(user: str = "a@x.example", at: int = 100, x: float = 1.0) -> dict[str, object]:
-    """An accelerometer reading."""
-    return {"user": user, "timestamp": instant(at), "x": x, "y": 0.0, "z": -1.0}
-
-
-def step(serial: str = "s1", at: int = 100, distance: int = 246) -> dict[str, object]:
-    """A step trainer reading."""
-    return {"sensorReadingTime": instant(at), "serialNumber": serial, "distanceFromObject": distance}
-
-
-def deliver(folder: Path, feed: str, records: Iterable[Mapping[str, object]], name: str = "delivered.json") -> Path:
-    """Writes records, one per line, into the feed's folder below `folder`."""
-    path = folder / feed / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
-    return path
 
 
 def build(lake: Lake, now: int | None = None, **options: Any) -> Build:

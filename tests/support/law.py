@@ -36,6 +36,7 @@ from typing import Any, Protocol
 
 from pyiceberg.catalog.sql import SqlCatalog
 
+import deliveries
 import kills
 import lakes
 import oracle
@@ -545,7 +546,7 @@ class RealLake:
                 )
 
     def _written(self, feed: str, records: list[dict[str, object]]) -> Path:
-        path = lakes.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")
+        path = deliveries.deliver(self._inbox, feed, records, f"{len(self._seen)}.json")
         text = path.read_text("utf-8")
         while text in self._seen:  # a lake treats files with equal content as one file
             text += "\n"

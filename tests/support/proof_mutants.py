@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lakes import DAWN, KEY, build, customer, deliver, motion, step
+from deliveries import DAWN, customer, deliver, motion, step
+from lakes import KEY, build
 from stedi.audit.proof import Proof
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake

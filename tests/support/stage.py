@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calls import Answer, Call, Fault, Server
-from lakes import customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
 from stedi.storage import config as settings
 
 SCENES = ("init", "land", "build", "later land", "later build", "maintain", "erase")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import oracle
 import worlds
-from lakes import instant, moment
+from deliveries import instant, moment
 from stedi.engines import Engine
 from stedi.engines.duckdb import DuckDB
 from stedi.privacy import consent

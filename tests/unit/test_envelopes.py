@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakes import customer, instant, motion, step
+from deliveries import customer, instant, motion, step
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.judge import Judge
 from stedi.privacy import tombstones

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakes import DAWN
+from deliveries import DAWN
 from stedi.datasets import due, labels
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import UsageError

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lakes
+import deliveries
 import oracle
 import worlds
-from lakes import instant, moment
+from deliveries import instant, moment
 from stedi.landing import sample
 
 NOW = 1_000
@@ -25,14 +25,14 @@ def pseudonym(email: str) -> str:
 
 
 def customer(email: str = "ana@a.example", consent: object = 50, update: int = 100, **more: object) -> oracle.Record:
-    return lakes.customer(email, consent, update, **more)
+    return deliveries.customer(email, consent, update, **more)
 
 
 def motion(user: str, time: int, x: float = 0.0) -> oracle.Record:
-    return {**lakes.motion(user, time, x), "z": 1.0}
+    return {**deliveries.motion(user, time, x), "z": 1.0}
 
 
-step = lakes.step
+step = deliveries.step
 
 
 def tables(
