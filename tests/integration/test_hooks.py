@@ -32,23 +32,17 @@ ANA = "ana.of.the.hills@x.example"
 _SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"]*",?)*)\})? (-?[0-9.e+]+)')
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("hooks"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
 
 
 @pytest.fixture
-def inbox(slate: Slate, lake: Lake) -> Path:
-    folder = slate.inbox()
-    deliver(folder, "customer", [customer(ANA)])
-    deliver(folder, "accelerometer", [motion(ANA)])
-    deliver(folder, "step_trainer", [step()])
-    return folder
+def inbox(inbox: Path) -> Path:
+    deliver(inbox, "customer", [customer(ANA)])
+    deliver(inbox, "accelerometer", [motion(ANA)])
+    deliver(inbox, "step_trainer", [step()])
+    return inbox
 
 
 @pytest.fixture

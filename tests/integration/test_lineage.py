@@ -50,23 +50,17 @@ def valid() -> Any:
     return validated
 
 
-@pytest.fixture(scope="module")
-def slate(tmp_path_factory: pytest.TempPathFactory) -> Slate:
-    return Slate(tmp_path_factory.mktemp("lineage"))
-
-
 @pytest.fixture
 def lake(slate: Slate) -> Lake:
     return slate.wiped()
 
 
 @pytest.fixture
-def inbox(slate: Slate, lake: Lake) -> Path:
-    folder = slate.inbox()
-    deliver(folder, "customer", [customer(ANA), customer("bo@x.example", ..., serialNumber="s2")])
-    deliver(folder, "accelerometer", [motion(ANA)])
-    deliver(folder, "step_trainer", [step()])
-    return folder
+def inbox(inbox: Path) -> Path:
+    deliver(inbox, "customer", [customer(ANA), customer("bo@x.example", ..., serialNumber="s2")])
+    deliver(inbox, "accelerometer", [motion(ANA)])
+    deliver(inbox, "step_trainer", [step()])
+    return inbox
 
 
 def told(file: Path) -> list[Any]:
