@@ -33,12 +33,14 @@ class Writer:
             pa.field(column.name, kind, nullable=False, metadata={"PARQUET:field_id": str(place)})
             for place, (column, kind) in enumerate(zip(columns, types, strict=True), start=1)
         )
+        # PyArrow would overwrite a file of that name
         path.touch(exist_ok=False)
         self._writer = pq.ParquetWriter(
             path,
             self._schema,
             compression="zstd",
             compression_level=1,
+            # Arrow's own schema would be a field of the footer that `engines.parquet` does not know, and so refuses
             store_schema=False,
             write_batch_size=GROUP,  # the default of about a thousand takes a fifth longer
             use_dictionary=[column.name for column in columns if column.type != "timestamptz"],
@@ -72,6 +74,7 @@ def described(path: Path, metadata: Any, columns: Sequence[Column]) -> DataFile:
         for place, column in enumerate(columns):
             found = metadata.row_group(group).column(place).statistics
             nulls[column.name] = nulls.get(column.name, 0) + found.null_count
+            # no bounds of texts, which could be addresses
             if column.type in ("long", "double") and found.has_min_max:
                 low, high = bounds.get(column.name, (found.min, found.max))
                 bounds[column.name] = min(low, found.min), max(high, found.max)

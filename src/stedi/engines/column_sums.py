@@ -114,6 +114,7 @@ class ColumnSums:
     def _groups(self, side: Joined) -> dict[Any, Group]:
         of = {text: Group(number, None, rows) for text, number, rows in self._session.rows(side.groups)}
         rest = self._session.rows(f"select person, count(*) from ({side.rest}) group by person")
+        # keys are texts in the files and numbers in the further rows, so the two never meet
         return of | {number: Group(number, None, rows) for number, rows in rest}
 
     def _rows(self, side: Joined) -> Iterator[Rows]:

@@ -28,6 +28,7 @@ from stedi.schema.tables import ALL_COLUMNS, Column, DataFile, tokens
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# the tokens of the two tables' SQL; a test fails if a change of that SQL no longer matches
 _FORM = re.compile(
     r"select w \. customer_id , instant \( (?P<r>\w+) \. (?P<moment>\w+) \) as \"?(?P<name>\w+)\"? , "
     r"(?P<others>[^()]+) from \( select distinct (?P<rows>.+) order by (?P<order>[^()]+) \) as (?P=r) "
@@ -38,6 +39,7 @@ _OTHERWISE = {"union", "except", "intersect", "order", "limit", "offset"}
 _CHUNK = 1 << 16
 """Bytes of a bucket that are kept in memory until they are written."""
 _BUCKETS = 1 << 9
+"""The most buckets that are asked for; up to twice as many are made, whose chunks take 64 MB together."""
 _MOST = 4_000_000
 """The most rows of a bucket, since a bucket is sorted in memory; if one has more, the engine runs the SELECT."""
 
@@ -65,6 +67,7 @@ def readings(table: str, sql: str) -> Readings | None:
     depth = 0
     for word in found["rows"].split(" "):
         depth += (word == "(") - (word == ")")
+        # `distinct` is of the first SELECT of a union alone, and `limit` cuts what is distinct: these are other rows
         if depth < 0 or (depth == 0 and word.lower() in _OTHERWISE):
             return None
     alias, *others = zip(*(text.split(" . ") for text in found["others"].split(" , ")), strict=True)
@@ -122,6 +125,7 @@ def write(
     with _Buckets(columns, len(ids), max(1, min(_BUCKETS, rows // (2 * file_rows))), scratch) as buckets:
         if not all(map(buckets.add, batches)) or buckets.largest > _MOST:
             return None
+        # only now: the engine, which writes the rows otherwise, makes the folder itself
         folder.mkdir(mode=0o700)
         pool = ThreadPoolExecutor(threads)
         try:
@@ -131,6 +135,7 @@ def write(
             )
             return tuple(file for files in made for file in files)
         finally:
+            # after a failure the other buckets are not begun
             pool.shutdown(cancel_futures=True)
             _native.release_memory()
 
@@ -139,8 +144,11 @@ def _write(columns: Sequence[Column], table: pa.Table, name: Path, file_rows: in
     files = []
     count = -(-table.num_rows // file_rows)
     for part in range(count):
+        # files of about equal size: a last one of a few rows would be rewritten and opened like any other
         start, end = (table.num_rows * place // count for place in (part, part + 1))
         some = table.slice(start, end - start)
+        # else each file would name all people of the bucket, and an erasure would find traces of somebody without a row
+        # there
         arrays = [_compact_dictionary(column.chunk(0)) for column in some.columns]
         path = name.with_name(f"{name.name}-{part}.parquet")
         with arrow_files.Writer(path, columns, [array.type for array in arrays]) as file:
@@ -234,6 +242,7 @@ class _Buckets:
             at += os.preadv(self._file, [view[at : at + self._chunk_bytes]], chunk * self._chunk_bytes)
         kept = self._kept(bucket)
         view[at : at + len(kept)] = kept
+        # a read can be short without an error
         if at + len(kept) != len(view):
             raise LakeError("the engine cannot read what it wrote beside the lake; nothing was published")
         first = bucket << self._shift
@@ -277,6 +286,7 @@ class _Buckets:
             return None
         if place in self._texts:
             known, own = self._texts[place], column.dictionary_encode()
+            # the order of texts does not matter: rows need a total order only to bring equal ones together
             codes = [known.setdefault(text, len(known)) for text in own.dictionary.to_pylist()]
             return pa.array(codes, pa.int64()).take(own.indices)
         right = pa.float64() if self._columns[place].type == "double" else pa.int64()

@@ -87,6 +87,7 @@ class DuckDB:
         durable.private(temporary)
         self._temporary, self._threads, self._memory = temporary, threads, settings.size(memory) or 0
         self._keys_until: float | None = None
+        # 56 bits: a literal of this size is a positive `bigint` in every dialect
         self._mark = int.from_bytes(os.urandom(7))
         self._bound: dict[str, tuple[DataFile, ...]] = {}
         self.connection = duckdb.connect(
@@ -94,13 +95,16 @@ class DuckDB:
                 "memory_limit": memory,
                 "threads": threads,
                 "temp_directory": str(temporary),
+                # rows are ordered by `order by` or not at all; to keep the order of files, DuckDB would hold rows back
                 "preserve_insertion_order": False,
+                # an extension is code from the network; the one for S3 is loaded by name
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             }
         )
         self._database = self._attach()
         self._execute(f"use {self._database}")
+        # the file has lost its name: to write the rest of it at the end would be for nothing
         self._execute("pragma disable_checkpoint_on_shutdown")
         with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets, where there is no bar to set
             self.connection.execute("set enable_progress_bar = false")
@@ -132,6 +136,7 @@ class DuckDB:
         """Returns the same session for another thread; both see the same relations and share memory and cores."""
         other = copy.copy(self)
         with failures(), self.connection.cursor() as other.connection:
+            # a cursor begins with the defaults
             for statement in (f"use {self._database}", *_SETTINGS):
                 other.connection.execute(statement)
             yield other
@@ -154,6 +159,7 @@ class DuckDB:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
         bound = tuple(files)
         self.view(name, scan(bound, ALL_COLUMNS[table or name]))
+        # after `view`, which forgets what had the name before
         self._bound[name] = bound
 
     def view(self, name: str, sql: str) -> None:
@@ -210,6 +216,7 @@ class DuckDB:
             if not new:
                 return
             statement = (
+                # `dense_rank` counts persons known already, too: numbers can have gaps
                 "insert into persons select v.address, i.customer_id, coalesce(p.person, "
                 "(select count(*) from persons) + dense_rank() over (order by i.customer_id)) "
                 f"from {name} as v inner join read_csv({path_literal(str(told))}, auto_detect = false, header = false, "
@@ -233,6 +240,7 @@ class DuckDB:
         """
         theirs, met = f"{view}__wanted", f"{view}__met"
         self.normal_forms(theirs, wanted)
+        # only what may match is stored; the normal form of an odd address is known after Python has seen it
         among = f"(select normal from {quoted(theirs)})"
         if not self.rows(f"select 1 from {quoted(theirs)} limit 1"):
             return self.materialize(view, "select null::varchar as address where false")
@@ -285,6 +293,7 @@ class DuckDB:
             columns: Name and DuckDB type of each value that the function returns.
             function: Called with the values of a row.
         """
+        # an empty table of the right types first: rows come from Python in batches
         made = ", ".join(f"null::{kind} as {quoted(name)}" for name, kind in columns.items())
         self.materialize(view, f"select *, {made} from ({sql}) where false")
         for batch in self._batches(self._cursor(sql)):
@@ -361,6 +370,7 @@ class DuckDB:
         self.materialize(
             f"{view}__places",
             f"select distinct filename, {name} "
+            # one pass: which files hold a value, and which values are in a file at all
             f"from read_parquet([{paths}], filename = true, hive_partitioning = false) "
             f"where {name} in ({values})",
         )
@@ -426,6 +436,7 @@ class DuckDB:
         """
         self._check(table, sql)
         durable.folder(folder.parent)
+        # not straight into a bucket: DuckDB cannot undo an upload that fails
         here = self._temporary / f"new-{os.urandom(8).hex()}" if s3.is_remote(folder) else folder
         files = self._write_in_order(table, sql, here, of) if of >= _MANY else None
         if files is None:
@@ -468,6 +479,7 @@ class DuckDB:
                 made, rest = pages.rewrite(table, files, leaving, folder, threads=self._threads, memory=self._memory)
         if rest:
             self.bind_files(LEAVING, rest, table=table)
+            # `write` asks for a folder that is not there
             made += self.write(table, sql, rest_of(folder) if made else folder, of=of)
         return made
 
@@ -482,6 +494,7 @@ class DuckDB:
         with failures():
             ids = self._execute(
                 "select coalesce(p.customer_id, '') as id from "
+                # numbers are indices into `ids`: each up to the greatest has a place, also one that nobody has
                 f"generate_series(0, (select max(person) from {numbers})) as n(person) "
                 f"left join {numbers} as p using (person) order by person"
             ).to_arrow_table()
@@ -510,6 +523,7 @@ class DuckDB:
             durable.settle([folder])
         files = []
         for path, rows, size, _, statistics, *_ in written:
+            # each thread opens a file, also one to which no row comes
             if rows == 0:
                 os.unlink(path)
                 continue
@@ -548,6 +562,7 @@ class DuckDB:
 
     def _cursor(self, sql: str) -> DuckDBPyConnection:
         with failures():
+            # of its own: the next statement of a connection ends the result that is being read
             return self.connection.cursor().execute(f"use {self._database}").execute(sql)
 
 

@@ -34,6 +34,7 @@ MOST_ROWS = 1 << 24
 _MOST_PAGE = 1 << 26
 """The largest page in bytes, uncompressed."""
 _ZSTD = 6
+"""The format's number of the only compression that is read: what the lake's writers use."""
 PLAIN, _PLAIN_DICTIONARY, RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 """Encodings of values and of definition levels."""
 _BETWEEN, _AMONG_THEM = "\x1f", -2
@@ -151,6 +152,7 @@ def read_footer(source: memoryview | StoredBytes) -> Struct:
     [size] = struct.unpack("<I", source[-8:-4])
     if size > len(source) - 12:
         raise Unsupported
+    # the last eight bytes are the footer's size and the magic
     footer, _ = thrift.read(source[len(source) - 8 - size : -8])
     refuse_unknown(footer, FOOTER)
     return footer
@@ -188,6 +190,7 @@ def may_be_null(footer: Struct, columns: Sequence[Column]) -> list[bool]:
         kind, _ = _KINDS.get(column.type, (-1, 0))
         if found.get(1) != (I32, kind) or found.get(4) != (BINARY, column.name.encode()) or 5 in found:
             raise Unsupported
+        # field 9 is Iceberg's id, the position; field 3 says required or optional, a repeated column has more levels
         if found.get(9) != (I32, place) or field_value(found, 3, I32) not in (0, 1):
             raise Unsupported
     return [bool(found[3][1]) for found in fields]
@@ -228,6 +231,7 @@ def _unpacked(body: memoryview, size: int, unpacker: Any) -> bytes:
     import zstandard
 
     try:
+        # the frame itself tells its size: no page unpacks to more than its header says, whatever the header says
         if not 0 <= size <= _MOST_PAGE or zstandard.get_frame_parameters(body).content_size != size:
             raise Unsupported
         content: bytes = unpacker.decompress(body, allow_extra_data=False)
@@ -266,6 +270,7 @@ class Chunk:
         self.size: int = field_value(self.meta, META["packed"], I64)
         if not (4 <= self.start <= self.data and 0 <= self.size <= len(source) - self.start):
             raise Unsupported
+        # a copy as `bytes`, to whose memory ctypes can point
         self._content = bytes(source[self.start : self.start + self.size])
         self.raw = memoryview(self._content)
         if len(self.raw) < self.size:
@@ -280,6 +285,7 @@ class Chunk:
     def pages(self) -> list[DataPage]:
         """Its data pages; reading them also sets `entries` and `dictionary`."""
         pages = list(self._read())
+        # with fewer values than rows, marks would be set for the wrong rows
         if sum(page.count for page in pages) != self.count:
             raise Unsupported
         return pages
@@ -295,6 +301,8 @@ class Chunk:
                 raise Unsupported
             body = self.raw[at : at + packed]
             at += packed
+            # a dictionary is the first page or none; kind 0 is a data page of version 1, the only one that the writers
+            # use
             if head.kind == 2 and not begin:
                 self.entries, self.dictionary_encoding = head.entries, head.dictionary_encoding
                 self.dictionary, self.dictionary_page = _unpacked(body, size, self._unpacker), self.raw[:at]
@@ -360,6 +368,7 @@ class Buffers:
             rows.count if rows else 0,
             *(ctypes.addressof(self._codes), ctypes.addressof(self._levels)),
         )
+        # the structure has addresses only: what they point to must live as long as it
         page.held = self._codes, self._levels, rows
         return page
 
@@ -415,6 +424,7 @@ def selected_texts(chunk: Chunk, buffers: Buffers, rows: RowRanges) -> list[str]
     for data in filter(rows.touch, pages):
         page = buffers.page(chunk, data, rows)
         body = selected_plain(chunk, page, buffers, NativeBounds())
+        # definition levels come first, after their length in four bytes
         values = body[4 + int.from_bytes(body[:4], "little") if chunk.optional else 0 :]
         found += texts_of(bytes(values), page.present)
     return found
@@ -456,4 +466,5 @@ def selected_plain(chunk: Chunk, page: NativePage, buffers: Buffers, bounds: Nat
 
 def most_level_bytes(rows: int) -> int:
     """Returns the largest size of the definition levels of so many rows, in bytes."""
+    # as `pages.c` packs numbers of one bit, after their length in four bytes
     return 4 + (rows // 8 + 1) * 11

@@ -20,6 +20,8 @@ from stedi.schema.tables import DataFile
 from stedi.storage import durable
 
 _PART_BYTES = 256 << 20
+"""About how many bytes of files one task rewrites, if there are more than the slots divide: it is what a failure
+repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def divided(files: Iterable[DataFile], slots: int) -> list[tuple[DataFile, ...]]
     parts: list[list[DataFile]] = [[] for _ in range(count)]
     sizes = [0] * count
     for file in listed:
+        # with the largest first, the small ones even out what is left
         least = sizes.index(min(sizes))
         parts[least].append(file)
         sizes[least] += file.bytes

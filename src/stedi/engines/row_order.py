@@ -54,6 +54,7 @@ def distinct(files: Iterable[DataFile]) -> bool:
     for before, after in pairwise(ends):
         if before.last > after.first:
             return False
+        # a run that fills a row group may go on in the one after the next, whose rows are not compared with it
         if before.last == after.first and (before.whole or after.whole or before.closing & after.opening):
             return False
     return True
@@ -95,6 +96,7 @@ def _ends_of(table: Any) -> _Ends | None:
 
     same = pc.equal(*apart(customers, 1))
     rising = pc.or_(pc.less(*apart(customers, 1)), pc.and_(same, pc.less_equal(*apart(moments, 1))))
+    # for a single row there are no pairs: `min_count=0` makes this true, and not null
     if not pc.all(rising, min_count=0).as_py():
         return None
     for by in range(1, _MOST + 1):

@@ -208,6 +208,7 @@ def of_distinct(
             )  # fmt: skip
             if full:
                 raise Otherwise
+        # or the next part's table would be made while this one is still there
         del seen
     yield from _complete(sums, rows)
 
@@ -231,6 +232,7 @@ def of_join(
     """
     of_steps, of_motions = groups
     parts, rows = _parts(of_steps.values(), budget - len(of_motions) * TEXT, STEP)
+    # a motion's group can have a number beyond all groups of steps; C indexes the sums with it
     rows += [0] * (1 + max((group.number for group in of_motions.values()), default=0) - len(rows))
     sums = (_Sums * len(rows))()
     for part in range(parts):
@@ -264,6 +266,7 @@ def of_join(
 
 def _complete(sums: Array[_Sums], rows: Sequence[int]) -> Iterator[tuple[int, Sum]]:
     """Yields the sums of groups, if Arrow has found as many rows of each as the engine has."""
+    # two readers of the same files: a row that only one of them sees is damage that neither reports
     if any(found.rows != count for found, count in zip(sums, rows, strict=True)):
         raise Otherwise
     yield from ((number, _sum(found)) for number, found in enumerate(sums) if found.rows)
@@ -272,12 +275,14 @@ def _complete(sums: Array[_Sums], rows: Sequence[int]) -> Iterator[tuple[int, Su
 def _parts(groups: Collection[Group], budget: int, row: int) -> tuple[int, list[int]]:
     """Returns into how many parts groups must be divided by their numbers, and the number of rows of each group."""
     room = budget - len(groups) * TEXT
+    # so many texts that the sums alone fill the memory: dividing the rows would not help
     if room <= budget // 4:
         raise Otherwise
     rows = [0] * (1 + max((group.number for group in groups), default=0))
     for group in groups:
         rows[group.number] += group.rows
     parts = 1 + sum(rows) * row // room
+    # groups are divided by their numbers, so one large group can spoil the division
     if max(sum(rows[part::parts]) for part in range(parts)) * row > 2 * room:
         raise Otherwise
     return parts, rows
@@ -285,6 +290,7 @@ def _parts(groups: Collection[Group], budget: int, row: int) -> tuple[int, list[
 
 def _slots(rows: Sequence[int], part: int, parts: int) -> Any:
     """Returns the first slot of each group in a hash table for the groups of one part; the last number is its size."""
+    # at most three quarters full, and never quite: a search ends at a free slot
     sizes = (2 + count * 4 // 3 if count and number % parts == part else 0 for number, count in enumerate(rows))
     return _array(c_uint64, [0, *accumulate(sizes)])
 
@@ -319,6 +325,7 @@ def _hashed(some: Rows, moment: str) -> tuple[Array[c_uint64], Array[c_uint64]]:
     count, scales = len(some.codes), _scales(some.columns)
     if str(some.columns[0].type) != moment:
         raise Otherwise
+    # a reading has the same hash in landing and below, or the sums could not be compared
     scales[0] = 1000 if moment == _LANDED else 1
     one, other = (c_uint64 * count)(), (c_uint64 * count)()
     columns = _array(c_void_p, _pointers(*some.columns))

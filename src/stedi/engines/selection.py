@@ -116,6 +116,7 @@ class Selection:
         """Returns the rows of a row group, or None if it has none."""
         key = group.chunk(self._key)
         pages = key.pages
+        # a row whose text is not in the dictionary could be theirs
         if any(page.encoding == PLAIN for page in pages):
             raise Unsupported
         texts = texts_of(key.dictionary, key.entries)
@@ -142,6 +143,7 @@ class Selection:
             if any(len(column) != count for column in columns):
                 raise Unsupported  # some values are missing
             width, at = len(columns) - len(self._integers), 0
+            # somebody's rows mostly stand together, so lists grow by runs
             for told, same in groupby(zip(*columns[:width], strict=True)):
                 held = rows.setdefault(told, tuple([] for _ in self._integers))
                 end = at + sum(1 for _ in same)

@@ -40,6 +40,7 @@ def copy_statement(table: str, sql: str, folder: Path, of: int) -> str:
         of: About how many rows the table has in all.
     """
     columns = [quoted(column.name) for column in ALL_COLUMNS[table]]
+    # Iceberg's readers find a column by its id, and read nulls where there is none
     ids = ", ".join(f"{name}: {place}" for place, name in enumerate(columns, start=1))
     return (
         f"copy (select {', '.join(columns)} from ({sql})) to {literal(str(folder))} (format parquet, compression zstd, "

@@ -11,6 +11,7 @@ from typing import Any
 TRUE, FALSE, BYTE, I16, I32, I64, FLOAT, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 """The types of fields."""
 _DEEPEST = 16
+"""Structures within structures: crafted bytes must not exhaust the interpreter's stack."""
 
 Struct = dict[int, tuple[int, Any]]
 """The fields of a structure: type and value by number."""
@@ -97,6 +98,7 @@ def _value(data: bytes | memoryview, at: int, kind: int, depth: int) -> tuple[An
         return (value >> 1) ^ -(value & 1), at
     if kind == BINARY:
         size, at = _varint(data, at)
+        # a slice would be silently shorter
         if size > len(data) - at:
             raise Unreadable
         return bytes(data[at : at + size]), at + size
@@ -108,6 +110,7 @@ def _value(data: bytes | memoryview, at: int, kind: int, depth: int) -> tuple[An
         count, of = head >> 4, head & 15
         if count == 15:
             count, at = _varint(data, at)
+        # an element has a byte at least; neither a footer nor a page's header has a list of booleans
         if count > len(data) - at or of in (TRUE, FALSE):
             raise Unreadable
         values = []

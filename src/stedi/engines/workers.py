@@ -65,6 +65,7 @@ class Threads:
         """Returns a function's result for each task, in the order of the tasks; see `Workers`."""
         results = []
         with ThreadPoolExecutor(self.slots) as threads:
+            # in order, so that the first failed task decides the error, as the protocol says
             found = threads.map(work, tasks) if self.slots > 1 else map(work, tasks)
             for number, result in enumerate(found, start=1):
                 results.append(result)
@@ -108,6 +109,7 @@ class Executors:
         context = self.spark.sparkContext
         with _watched(context, done):
             try:
+                # a partition for each task: those that wait go to whoever is free
                 answers = context.parallelize(tasks, len(tasks)).mapPartitions(partial(_answers, work)).collect()
             except Exception as error:
                 # its text is an executor's traceback, which can contain data
