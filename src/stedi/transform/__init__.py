@@ -182,6 +182,7 @@ def build(
     graph = graph or tables.graph()
     now = int(time.time() * 1000) if now is None else now
     catalog, config = context.catalog, context.config
+    # pinned here: what lands while a build runs is the next build's
     before = catalog.tables()
     claims = tombstones.read(context.root, key).claims_digest(key)
     steps = plan(before, config, now, full=full, graph=graph, claims=claims)
@@ -205,6 +206,7 @@ def build(
             warm.result()
         progress("publish")
         work.publish()
+    # interrupts, too
     except BaseException:
         work.discard()
         raise
@@ -252,6 +254,7 @@ def withheld(context: Context, key: Key) -> tuple[Withheld, ...]:
 
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         states = context.catalog.tables()
+        # the clock does not matter: who claims a device and who moved do not depend on consent
         BuildSession(engine, context, key, tables.graph(), states, 0).view("shared_readings")
         rows = engine.rows(
             "select sensorReadingTime, serialNumber, distanceFromObject, matches from shared_readings "

@@ -63,6 +63,7 @@ def prove_consent(
     for name, files in new.items():
         earliest = "null::bigint"
         if since_consent:
+            # of a customers table the consent date that it shows, which must not be before the one that the proof finds
             earliest = f"epoch_ms(min({quoted(MOMENTS.get(name, 'shareWithResearchAsOfDate'))}))"
         sql = f"select customer_id, {earliest} as earliest from {{}} group by customer_id"
         if files:
@@ -84,6 +85,7 @@ def check_nulls(staged: Mapping[str, Iterable[DataFile]]) -> None:
     """Raises AuditFailed if a column that may not be null is, in files that are new in a table."""
     for name, files in staged.items():
         for column in (column.name for column in COLUMNS[name] if column.name in REQUIRED[name]):
+            # the writers have counted them: no row is read
             nulls = sum(file.nulls.get(column, 0) for file in files)
             if nulls:
                 raise AuditFailed(f"{name}: {column}: expected no nulls, found {nulls}; nothing was published")
@@ -113,6 +115,7 @@ def check_assertions(
     alone = [{name: sql} for name in whole for sql in _divided(engine, checks[name], files)]
     # an engine of many machines has room for all, and asks them once
     for group in (parts, *alone) if isinstance(engine, Streaming) else ({**parts, **whole},):
+        # a line break at the end: the text of an assertion may end with a comment
         counts = (f"select {literal(name)} as name, count(*) as found from ({sql}\n)" for name, sql in group.items())
         for name, found in (
             engine.rows(f"select * from ({' union all '.join(counts)}) where found > 0") if group else ()
@@ -145,6 +148,7 @@ def _scoped(engine: Engine, changed: AbstractSet[str], files: Mapping[str, Seque
     concerned = [
         f"select customer_id from {name}__{what}"
         for name in sorted(changed)
+        # readings that were only added are found below, by their time
         for what in (("added", "gone") if name not in MOMENTS else ("gone",))
     ]
     engine.materialize("audited__customers", " union ".join(concerned))
@@ -153,6 +157,7 @@ def _scoped(engine: Engine, changed: AbstractSet[str], files: Mapping[str, Seque
         f"from {name}__added where customer_id not in (select customer_id from audited__customers)"
         for name in sorted(changed & MOMENTS.keys())
     ]
+    # no instant is before 2000: where no table of readings has changed, nothing is in the span
     [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
     among = consent_check.among(engine, "audited__customers")
     relations = {}
@@ -166,6 +171,7 @@ def _scoped(engine: Engine, changed: AbstractSet[str], files: Mapping[str, Seque
                 f"{name}__audited_customers", files[name], "customer_id", every, table=name
             )
             engine.bind_files(theirs, holding, table=name)
+            # not within the span, or a row would count twice
             sql += f" union all select * from {theirs} where not ({within}) and customer_id in ({among})"
         relations[name] = f"{name}__audited"
         engine.view(relations[name], sql)

@@ -53,7 +53,9 @@ def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = 
     """
     if not proven:
         _consents(engine, _RECORDS, key, now)
+        # who consented then consents now, unless suspected: nothing else ends consent
         return engine.view("proof__agreed", "select customer_id, since from proof__consents")
+    # a customer's records can stand under several spellings, and the newest of all decides
     everybody, spelled = "select email as address from customers_landing", "select address from proof__spellings"
     engine.spellings("proof__spellings", everybody, f"select email as address from ({suspects})")
     _consents(engine, f"{_RECORDS} where email in ({spelled})", key, now)
@@ -80,6 +82,7 @@ def violations(engine: Engine, people: Sequence[str], *, since_consent: bool) ->
     if not people:
         return []
     early = "or p.earliest < c.since" if since_consent else ""
+    # one statement for all tables: on Spark each would be a job of its own
     named = (f"select {place} as place, customer_id, earliest from ({sql})" for place, sql in enumerate(people))
     rows = engine.rows(
         f"select place, count(*) from ({' union all '.join(named)}) as p left join proof__agreed as c "

@@ -26,6 +26,7 @@ _NO_SHARED = (
     "select null::bigint as sensorReadingTime, null::varchar as serialNumber, null::bigint as distanceFromObject, "
     "null::bigint as matches, customer_id, person from wearers__added where false"
 )
+"""What `shared_readings` is where no reading is shared: Spark and DuckDB answer it without reading anything."""
 _SHARED = "serialNumber in (select serialNumber from claims__now where claimants > 1)"
 
 
@@ -75,6 +76,7 @@ class IncrementalBuild:
             addresses += f" union all select email from {dated}"
         self._of_customers(addresses, "scope")
         engine.materialize("customers_trusted__scope", "select distinct customer_id from people__scope")
+        # the view of current records runs over all records of these customers, old ones too: the newest decides
         among = {"customers_landing": "customers_landing__scope", "people": "people__scope"}
         engine.materialize("current_customers__scope", self._session.over("current_customers", **among))
         gains = self._compare(
@@ -83,6 +85,7 @@ class IncrementalBuild:
         # new customers have only added records
         counted = (
             f"select p.customer_id, {n} as n from {records} as c inner join people__scope as p on c.email = p.address"
+            # each record adds one and each added one takes it away: nothing is left of a customer without older records
             for records, n in (("customers_landing__scope", 1), ("customers_landing__added", -1))
         )
         [(self.customers,)] = engine.rows(
@@ -93,6 +96,7 @@ class IncrementalBuild:
 
     def _accelerometer_trusted(self, started: int) -> bool:
         engine, scope = self._engine, "accelerometer_landing__added"
+        # a customer who only got another name has the same readings as before
         self._turned("customers_trusted", "accelerometer_trusted__affected")
         recomputed = "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__affected)"
         if self._any(recomputed):
@@ -144,6 +148,7 @@ class IncrementalBuild:
             "select serialNumber from step_trainer_landing__added"
         )
         near = self._between("sensorReadingTime", "accelerometer_landing__added", '"timestamp"')
+        # late motion: readings landed before it may get an owner, or a second one, at its moments
         earlier = f"step_trainer_landing__old where true {near}"
         if self._any(earlier):
             moved = '(select "timestamp" from accelerometer_landing__added)'
@@ -175,6 +180,7 @@ class IncrementalBuild:
             "step_trainer_trusted__affected",
             "select customer_id from owners__turned union select customer_id from claims__now "
             "where serialNumber in (select serialNumber from serials__claimed) union "
+            # among the owners of published readings, whoever no longer owns a reading, or is no longer alone with it
             f"select t.customer_id from (select * from step_trainer_trusted where true {known}) as t "
             "inner join shared_readings__touched as r on t.serialNumber = r.serialNumber "
             "and t.sensorReadingTime = instant(r.sensorReadingTime) and t.distanceFromObject = r.distanceFromObject "
@@ -183,6 +189,7 @@ class IncrementalBuild:
         affected = "customers_curated where customer_id in (select customer_id from step_trainer_trusted__affected)"
         if self._any(affected):
             self._of_customers(f"select email as address from {affected}", "affected")
+            # whoever is recomputed is so with all their devices, and these with all their claimants
             self._claims(
                 "select serialNumber from serials__concerned union "
                 "select serialNumber from customers_landing__affected",
@@ -203,6 +210,7 @@ class IncrementalBuild:
             self._shared("scope", shared, many=True)
         else:
             engine.view("shared_readings__scope", "select * from shared_readings__touched")
+        # the same readings as they were judged at the watermark, for the difference of the counts below
         self._shared("before", shared, old=True, many=recomputed)
         engine.view("step_trainer_landing__scope", scope)
         fresh = self._session.over(
@@ -230,6 +238,7 @@ class IncrementalBuild:
             engine.view(f"{table}__recomputed", f"select * from {table} where customer_id in {among}")
             engine.view(f"{table}__gained", f"select * from {table}__added where customer_id not in {among}")
         # old steps with old motions are published already: a pair needs something new on one side
+        # of new steps all motions are wanted, of new motions only old steps: new with new would come twice
         at_steps = self._between("timestamp", f"{steps}__gained", "epoch_ms(sensorReadingTime)", instants=True)
         at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
         engine.view(f"{motions}__now", f"select * from {motions} where customer_id not in {among} {at_steps}")
@@ -294,6 +303,7 @@ class IncrementalBuild:
 
     def _wearers(self, motions: str) -> str:
         """Computes the wearers of some readings, and returns their name; those of added ones once for all tables."""
+        # the watermark is part of what is known: tables can be built from different snapshots
         view, since = f"wearers__{motions.partition('__')[2]}", self._session.since("accelerometer_landing")
         if motions != "accelerometer_landing__added" or since != self._worn_since:
             self._session.materialize(view, self._session.over("wearers", accelerometer_landing=motions))
@@ -313,6 +323,7 @@ class IncrementalBuild:
             relation,
             "select coalesce(was.customer_id, n.customer_id) as customer_id "
             f"from {was} as was full outer join {now} as n on was.customer_id = n.customer_id "
+            # under `all` the date decides nothing, so `since` is the same for everybody
             "where was.customer_id is null or n.customer_id is null or was.since <> n.since",
         )
 
@@ -328,6 +339,7 @@ class IncrementalBuild:
         engine, state = self._engine, "__old" if old else ""
         claims = "claims__old" if old else "claims__now"
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
+        # stored first: in most builds there are none, and then no motion is read
         engine.materialize(steps, f"select * from step_trainer_landing{state} where {where}")
         if not self._any(steps):
             engine.view(f"shared_readings__{suffix}", _NO_SHARED)
@@ -365,6 +377,7 @@ class IncrementalBuild:
             f"{table}__affected",
             f"select customer_id from (select * from {table}__stale except select * from {table}__fresh)",
         )
+        # a row that stays the same is neither removed nor written: its file is not touched
         engine.view(f"{table}__insert", f"select * from {table}__fresh except select * from {table}__stale")
         return self._any(f"{table}__fresh")
 

@@ -117,6 +117,7 @@ def _step(
     current = states[name].current
     built = current.summary if current else {}
     if "stedi.run" not in built:
+        # the snapshot that `init` makes has no parent
         foreign = current is not None and current.parent is not None
         return Step(name, "rebuild", "another program has changed it" if foreign else "first time")
     if built["stedi.sql"] != graph.fingerprint(name):
@@ -159,6 +160,7 @@ def _window(state: TableState, watermark: int | None) -> Increment | str:
     later = state.since(watermark) if since is not None else None
     if since is None or later is None:
         return "no longer has the snapshot that this was built from"
+    # of an overwrite nobody can tell which rows are new: its files mix them with rows that stayed
     odd = next((snapshot.operation for snapshot in later if snapshot.operation not in ("append", "replace")), None)
     if odd:
         return f"has changed otherwise than by new rows ({odd})"

@@ -121,6 +121,7 @@ def _estimate(step: Step, graph: Dag, states: Mapping[str, TableState], share: f
     else:
         read = [(window.rows, window.bytes) for window in step.windows.values()]
         again = round(share * _total(own, "records")) if step.action == "by-customer" else 0
+        # each row of a table comes from at least one row of each input
         most = max(rows for rows, _ in read) + again
         read.append((again, round(again * _width(own))))
     width = _width(own) or max((_width(state) for state in inputs), default=0)

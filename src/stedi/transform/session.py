@@ -46,6 +46,7 @@ class BuildSession:
         self._looked_back: dict[str, tuple[int, list[int], list[str], bool]] = {}
         stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
         for name in stored:
+            # all of them now, so that a missing file is noticed before anything is computed
             engine.bind_files(name, self._catalog.files(states[name]))
 
     def started(self, table: str) -> int:

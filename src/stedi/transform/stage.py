@@ -114,7 +114,9 @@ class StagedBuild:
             changes[name] = made = Change(
                 "overwrite" if leaving else "append", change.base, change.new, leaving, self._lineage(name)
             )
+            # ids are drawn before the commit, so that the tables of one commit can name each other as inputs
             change.snapshot = made.id
+        # before the call: a commit can be made and its answer lost
         self._named = True
         self._catalog.publish_all(changes, branch=self._run)
 
@@ -180,6 +182,7 @@ class StagedBuild:
         files = self._catalog.files(before)
         affected = f"select customer_id from {name}__affected"
         anybody = bool(engine.rows(f"select 1 from {name}__affected limit 1"))
+        # asked about no files, too: it makes `__gone`, which the tables below read
         leaving = engine.files_containing(
             f"{name}__gone", files if anybody else (), "customer_id", affected, table=name
         )
@@ -190,6 +193,7 @@ class StagedBuild:
         if leaving:
             # a flipped bit must not be rewritten under a valid checksum
             checksums.check(self._catalog.folder(name), [file.path for file in leaving])
+            # apart from the new rows: of those that stayed nothing is news for the tables below
             kept = engine.write_without(
                 name, leaving, "customer_id", affected, self._folder(name, kept=True), of=rows(before)
             )
@@ -211,6 +215,7 @@ class StagedBuild:
         inputs = {}
         for read in self._graph.inputs(name):
             current = self._before[read].current
+            # a table that turned out to be unconcerned stays as it was, so its published snapshot is the input
             inputs[read] = self.staged[read].snapshot if read in self.staged else current and current.id
         return {
             "stedi.run": self._run,
@@ -256,6 +261,7 @@ class StagedBuild:
             for change in self.staged.values()
             if "customers_landing" in change.step.windows
         ]
+        # tables can be built from different snapshots: what landed since the oldest of them is news
         appended = {snapshot.id: snapshot for window in windows for snapshot in window.appended}
         engine.bind_files(
             "customers_landing__news",
@@ -267,6 +273,7 @@ class StagedBuild:
             for change in self.staged.values()
             if change.step.action != "rebuild" and change.before.current
         ]
+        # for the same reason the earliest start of them; the latest may be after now if the clock has gone back
         low, high = min([*starts, self._now]), max([*starts, self._now])
         checks.prove_consent(
             engine,
