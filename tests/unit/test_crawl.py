@@ -76,6 +76,7 @@ def test_every_way_to_stray_from_the_contract_is_told(tmp_path: Path) -> None:
         {**ADA, "EMAIL": "again"},
         {**{k: v for k, v in ADA.items() if k != "email"}, "eMail": "x"},
         {**ADA, "email": None},
+        {**ADA, "email": "ada\u200b@mail.example", "customerName": "A\u200bda"},
         {**ADA, "serialNumber": 17},
         {**ADA, "serialNumber": "  "},
         {**ADA, "registrationDate": 0},
@@ -87,32 +88,34 @@ def test_every_way_to_stray_from_the_contract_is_told(tmp_path: Path) -> None:
     )
     feed = only(crawl([tmp_path]))
     assert drifts(feed) == {
-        ("shareWithFriendsAsOfDate", "missing_field"): (11, False),
+        ("shareWithFriendsAsOfDate", "missing_field"): (12, False),
         ("birthDay", "wrong_type"): (1, False),
         ("phone", "given_twice"): (1, False),
         ("shoeSize", "unknown_field"): (1, False),
         ("email", "given_twice"): (1, True),
         ("email", "missing_value"): (1, True),
         ("email", "spelling"): (2, False),
+        ("email", "invisible_character"): (1, True),
         ("serialNumber", "wrong_type"): (1, True),
         ("serialNumber", "out_of_range"): (1, True),
         ("registrationDate", "out_of_range"): (1, True),
         ("shareWithResearchAsOfDate", "wrong_type"): (1, False),
         ("shareWithPublicAsOfDate", "out_of_range"): (1, False),
     }
-    assert feed.seen == 12
-    assert feed.records == 11
+    assert feed.seen == 13
+    assert feed.records == 12
     assert feed.rejects == {
         Reason.DUPLICATE_KEY: 1,
         Reason.MISSING_REQUIRED: 1,
         Reason.WRONG_TYPE: 1,
         Reason.OUT_OF_RANGE: 2,
+        Reason.INVISIBLE_CHARACTER: 1,
         Reason.MALFORMED: 1,
     }
     text = render.crawl(crawl([tmp_path]))
     assert "email: spelling, 2 records (kept): spelled EMAIL, eMail" in text
     assert "serialNumber: wrong type, 1 record (quarantined): expected text, found integer 1" in text
-    assert "customer: 1 file, 12 records; 6 would be quarantined" in text
+    assert "customer: 1 file, 13 records; 7 would be quarantined" in text
 
 
 VALUES: st.SearchStrategy[Any] = st.sampled_from(
@@ -122,6 +125,7 @@ VALUES: st.SearchStrategy[Any] = st.sampled_from(
         "",
         " ",
         "text",
+        "te\u200bxt",
         0,
         -1,
         1,

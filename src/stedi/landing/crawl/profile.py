@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from stedi._frozen import dataclass, field
 from stedi.landing.crawl.report import Drift, FieldReport, is_identifier, listing, share
 from stedi.landing.reader import Members, Unit, likely
-from stedi.landing.reader.fitting import write
+from stedi.landing.reader.fitting import PRECEDENCE, checked
 from stedi.schema.contracts import Contract, Field, Kind, Reason
 
 OTHER = "(other fields)"
@@ -42,7 +42,6 @@ _TYPES: dict[type, str] = {
     tuple: "object",
 }
 _A = {Kind.INSTANT: "an instant", Kind.INTEGER: "a 64-bit integer", Kind.NUMBER: "a number"}
-_PRECEDENCE = (Reason.DUPLICATE_KEY, Reason.MISSING_REQUIRED, Reason.WRONG_TYPE, Reason.OUT_OF_RANGE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _LONG_RUN = re.compile(r"([aA9])\1{4,}")
 
@@ -116,6 +115,7 @@ class _Profile:
     twice: int = 0
     blank: int = 0
     odd: int = 0
+    unseen: int = 0
     units: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
     spellings: Counter[str] = field(default_factory=Counter)
@@ -149,13 +149,15 @@ class _Profile:
         value = values[0] if values else None
         written: Reason | str = Reason.DUPLICATE_KEY
         if len(values) < 2:
-            written = write(value, expected.kind, expected.required)
+            written = checked(value, expected)
         if isinstance(written, Reason) and expected.kind is Kind.INSTANT and (unit := likely(value)):
             self.units[unit] += 1
         if written is Reason.WRONG_TYPE:
             self.wrong[type_of(value)] += 1
         elif written is Reason.OUT_OF_RANGE:
             self.odd += 1
+        elif written is Reason.INVISIBLE_CHARACTER:
+            self.unseen += 1
         elif expected.kind in (Kind.NUMBER, Kind.INTEGER) and isinstance(value, (int, float)):
             self.bounds.add(value)
         return written if isinstance(written, Reason) and expected.required else None
@@ -200,6 +202,8 @@ class _Profile:
                 else f"too small or too great for {_A[expected.kind]}{self._looks(odd=True)}"
             )
             yield Drift("out_of_range", name, self.odd, costs, found)
+        if self.unseen:
+            yield Drift("invisible_character", name, self.unseen, costs, "a character that nobody can see or type")
         if self.twice:
             yield Drift("given_twice", name, self.twice, costs, "more than once in one record")
         others = {spelling: count for spelling, count in self.spellings.items() if spelling != name}
@@ -250,7 +254,7 @@ class Profiles:
         for key, given in values.items():
             self._profiles[key].add(given)
         reasons = {profile.judge(values.get(key, ())) for key, profile in self._expected}
-        reason = next((reason for reason in _PRECEDENCE if reason in reasons), None)
+        reason = next((reason for reason in PRECEDENCE if reason in reasons), None)
         if reason is not None:
             self.rejects[reason] += 1
 

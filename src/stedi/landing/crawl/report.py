@@ -49,8 +49,8 @@ class Drift:
     """One way in which a feed differs from its contract.
 
     Attributes:
-        kind: `missing_field`, `missing_value`, `wrong_type`, `out_of_range`, `given_twice`, `spelling` or
-            `unknown_field`.
+        kind: `missing_field`, `missing_value`, `wrong_type`, `out_of_range`, `invisible_character`, `given_twice`,
+            `spelling` or `unknown_field`.
         field: The field's name.
         records: How many records show it.
         costs: Whether those records would be quarantined for it.

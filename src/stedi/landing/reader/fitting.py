@@ -37,14 +37,14 @@ _MOST_NAMES = 200
 _WORTHWHILE = 4
 _MOST_UNKNOWN = 20
 _EXACT = 2**53
-_REASONS = (
+PRECEDENCE = (
     Reason.DUPLICATE_KEY,
     Reason.MISSING_REQUIRED,
     Reason.WRONG_TYPE,
     Reason.OUT_OF_RANGE,
     Reason.INVISIBLE_CHARACTER,
 )
-"""Of what a required field can give, which comes first."""
+"""The reasons that a required field can give; of several, the first one is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Conformer:
                     twice = place == _TWICE
                     why = Reason.DUPLICATE_KEY if twice else Reason.MISSING_REQUIRED
                     found[field.name] = (why, "given twice" if twice else "nothing")
-                elif isinstance(written := _checked(members[place][1], field), Reason):
+                elif isinstance(written := checked(members[place][1], field), Reason):
                     found[field.name] = (written, _look(members[place][1], field))
         return found
 
@@ -221,7 +221,7 @@ class Conformer:
             elif place == _TWICE:
                 reasons |= {Reason.DUPLICATE_KEY} if required else set()
                 aside |= {i: f"{field.name}: given_twice" for i, (name, _) in enumerate(members) if _means(name, field)}
-            elif isinstance(written := _checked(members[place][1], field), Reason):
+            elif isinstance(written := checked(members[place][1], field), Reason):
                 reasons |= {written} if required else set()
                 what = "null" if members[place][1] is None else str(written)
                 if field.kind is _INSTANT and (unit := likely(members[place][1])):
@@ -229,7 +229,7 @@ class Conformer:
                 aside[place] = f"{field.name}: {what}"
             else:
                 texts[-1] = written
-        for reason in _REASONS:
+        for reason in PRECEDENCE:
             if reason in reasons:
                 self.units.update((name, unit, True) for name, unit in units.items())
                 return reason
@@ -267,7 +267,7 @@ def _fits(value: int) -> bool:
     return INTEGER_MIN <= value <= INTEGER_MAX
 
 
-def _checked(value: object, field: Field) -> str | Reason:
+def checked(value: object, field: Field) -> str | Reason:
     """Writes a field's value as `write` does; an address that cannot be typed is refused."""
     written = write(value, field.kind, field.required)
     if field.names_customer and type(value) is str and has_unseen(value) and type(written) is str:
