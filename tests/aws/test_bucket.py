@@ -35,6 +35,7 @@ from stedi.erasure import deliveries as rewriting
 from stedi.errors import DamagedFile, LakeBusy, LakeError
 from stedi.lake import Lake
 from stedi.landing import reader
+from stedi.landing.deliveries import local
 from stedi.landing.deliveries import remote as remote_deliveries
 from stedi.privacy import receipts, secrets_manager
 from stedi.storage import s3
@@ -213,6 +214,21 @@ def test_what_is_named_in_s3_lands_once_and_what_is_known_is_not_fetched(
     fetched.clear()
     assert all(file.already_landed for file in lake.land(inbox).files)
     assert len(fetched) == 9, "what is not remembered is looked at"
+
+
+def test_a_glob_in_a_bucket_matches_what_it_matches_in_a_folder(bucket: str, tmp_path: Path) -> None:
+    inbox = (tmp_path / "inbox").resolve()
+    for name in ("a/1.json", "a/b/2.json", "a.1.json", "ab1.json", "c/.4.json", "[a]/5.json"):
+        path = inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    there = sent(inbox, f"s3://{bucket}/inbox")
+    one = ("*", "a?1.json", "a[!x]1.json", "a[.]1.json", "*/*.json", "[[]a]/*", "x*")
+    for pattern in (*one, "**", "**/b/*", "**/**/2.json", "a/**", "a.1.json/**"):
+        here = {item.path for item in local.walk([inbox / pattern]) if isinstance(item, local.Delivered)}
+        found = remote_deliveries.walk([s3.at(f"{there}/{pattern}")])
+        keys = {item.object.path.key for item in found if isinstance(item, remote_deliveries.Arrival)}
+        assert keys == {str(path.relative_to(inbox.parent)) for path in here}, pattern
 
 
 def test_what_was_landed_as_the_wrong_feed_lands_when_the_right_one_is_said(

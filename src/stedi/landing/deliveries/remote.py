@@ -7,10 +7,10 @@ that a prefix with many objects costs only its listing and the new ones.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import cast
 
@@ -93,10 +93,11 @@ def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
     parts = place.key.split("/") if place.key else []
     top = cast(S3Path, plain_part(place))
     plain = len(top.parts) - 2
-    matches = _pattern(parts) if plain < len(parts) else None
+    # repeated `**` mean what one does, and cost a search for each
+    glob = [part for n, part in enumerate(parts) if part != "**" or parts[n - 1 : n] != ["**"]]
     for found in s3.listing(top):
         key = found.path.key
-        if matches and not matches.match(key):
+        if plain < len(parts) and not _matches(glob, key.split("/")):
             continue
         exact = key == place.key
         below = found.path.name if exact else key.removeprefix(f"{top.key}/" if top.key else "")
@@ -120,17 +121,15 @@ def plain_part(place: Path) -> Path:
     return S3Path(*parts[:plain])
 
 
-def _pattern(parts: Sequence[str]) -> re.Pattern[str]:
-    """Returns what matches the keys of a glob, and those below such a key."""
-    text = ""
-    for n, part in enumerate(parts):
-        last = n == len(parts) - 1
-        if part == "**":
-            text += ".*" if last else "(?:.*/)?"
-        else:
-            inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z")
-            text += inner.replace(".*", "[^/]*") + ("" if last else "/")
-    return re.compile(f"(?s:{text})(?:/.*)?$")
+def _matches(parts: Sequence[str], names: Sequence[str]) -> bool:
+    """Returns whether a glob matches a key, or a folder above it; wildcards other than `**` stay within a folder."""
+    if not parts:
+        return True
+    first, *rest = parts
+    if first == "**":
+        # at the end it matches what is in a folder, not an object of the folder's name
+        return any(_matches(rest, names[n:]) for n in range(len(names))) if rest else bool(names)
+    return bool(names) and fnmatchcase(names[0], first) and _matches(rest, names[1:])
 
 
 class SeenObjects:
