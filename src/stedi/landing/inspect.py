@@ -33,7 +33,7 @@ class Inspected:
 
     Attributes:
         delivered: The file.
-        contract: Its feed's contract; None for an empty file of unknown feed.
+        contract: Its feed's contract.
         sha256: Of the bytes as delivered, hex.
         size: Bytes as delivered.
         fingerprint: Shows whether the file changes afterwards.

@@ -86,7 +86,7 @@ def rewrite(
     is whole, and is readable by its owner alone; one of an earlier run is replaced.
 
     Args:
-        src: A file, or a folder as `delivery.walk` takes it.
+        src: A file, or a folder as `deliveries.local.walk` takes it.
         dst: The file to write, or a folder for it if there is one; for a folder, the folder to mirror it in.
         progress: Called with the current step.
         rejects: Where to write what is no record, one JSON object a line: `file`, `offset`, `line`, `reason`,

@@ -36,7 +36,7 @@ def crawl(
     has the fields of the feed in the name. Files of an unknown feed are grouped by folder.
 
     Args:
-        paths: Files, folders and globs, see `delivery.walk`.
+        paths: Files, folders and globs, see `deliveries.local.walk`.
         sample: How many records to read from each file; by default all.
         progress: Called with the current step.
 

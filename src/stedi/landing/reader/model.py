@@ -90,10 +90,6 @@ class ParsedRecord:
     raw: bytes
     members: Members
 
-    def one_line(self) -> bytes:
-        """Returns the text as delivered without its line breaks, which JSON has between tokens only."""
-        return self.raw.translate(None, b"\r\n")
-
 
 @dataclass(frozen=True, slots=True)
 class Fitted:

@@ -13,7 +13,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined] # typeshed lac
 from typing import Any, cast
 
 from stedi._frozen import dataclass
-from stedi.landing.reader.model import Huge, Limits, Members
+from stedi.landing.reader.model import Huge, Limits
 from stedi.schema.contracts import Reason
 
 Scan = Callable[[str, int], tuple[Any, int]]
@@ -173,11 +173,6 @@ def member_texts(text: str) -> list[tuple[str, str]]:
 def is_object(value: object) -> bool:
     """Returns whether a parsed value is an object."""
     return type(value) is tuple
-
-
-def members_of(value: object) -> Members:
-    """Returns a parsed object's members."""
-    return cast(Members, value)
 
 
 def _space(text: str, start: int) -> int:
