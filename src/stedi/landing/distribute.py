@@ -66,6 +66,7 @@ def shares(
     workers: Workers, files: Sequence[Inspected], batch: Batch, folders: Mapping[str, Path], memory: str
 ) -> list[LandingTask]:
     """Divides files: about as many bytes to each share, and one feed, so that tables get few and large files."""
+    # of few bytes every worker gets a part, instead of one worker all of them
     least = sum(file.size for file in files) / workers.slots
     parts: list[list[Inspected]] = []
     size = 0.0

@@ -60,6 +60,7 @@ class Held:
                 raise _changed(file)
             if len(self._open) >= self._most:
                 return self._copied(file, stream)
+            # until here an error closes the file; from here on it stays open to the end of the batch
             self._stack.push(opened.pop_all())
         self._open.append((file, stream))
         return Path(f"{_DESCRIPTORS}/{stream.fileno()}")

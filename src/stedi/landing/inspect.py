@@ -76,12 +76,14 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
             stream.seek(0)
             # the typed reader reads files directly, so only uncompressed lines
             plain = head.startswith(stream.read(16)) and bool(head)
+            # a scanner checks records while it reads them, so nothing is gained by matching them before
             scanned = scanner.library() is not None
             layout = reader.detect_layout(head, contract) if plain and not scanned else None
             stream.seek(0)
             digest = hashlib.sha256()
             records = _read(stream, layout, digest, verifiers, stop)
             size = stream.tell()
+            # a read that was stopped ends early, and is refused here as well
             if local.fingerprint(stream.fileno()) != before or size != before.size:
                 raise UnreadableFile(
                     f"{delivered.name}: it changed while it was read; land it again when it is complete"
@@ -112,6 +114,7 @@ def _read(
     stream: BinaryIO, layout: reader.RecordPattern | None, digest: hashlib._Hash, verifiers: Executor, stop: Event
 ) -> int | None:
     if layout is None:
+        # one buffer for the whole file: no block is copied on its way to the hash
         held = memoryview(bytearray(_BLOCK // 4))
         while not stop.is_set() and (size := cast(io.BufferedReader, stream).readinto(held)):
             digest.update(held[:size])
@@ -122,9 +125,11 @@ def _read(
         digest.update(block)
         if clean:
             # up to the end of the line in which the block ends: blocks of whole lines need no copying about
+            # bounded: a file may have no line break at all, and a line of a block's length is too long for a record
             tail = stream.readline(_BLOCK)
             digest.update(tail)
             pending.append(verifiers.submit(_verify, block, tail, layout))
+        # a file is read faster than it is matched: this bounds the blocks in memory
         while clean and len(pending) > 4:
             found = pending.popleft().result()
             clean, records = found is not None, records + (found or 0)

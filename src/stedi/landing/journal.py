@@ -163,6 +163,7 @@ def finish(catalog: Catalog, folder: Path, key: Callable[[], Key]) -> int:
     Raises:
         LakeError: This lake has not written one of them; it and those after it were not applied.
     """
+    # journals that were being written when their process died: nothing was decided
     for partial in folder.glob(".*.partial"):
         partial.unlink()
     journals = sorted(folder.glob("*.json")) if folder.is_dir() else []
@@ -222,11 +223,13 @@ def apply(catalog: Catalog, path: Path, key: Key) -> None:
     for table, files in appends.items():
         if files and not committed(table):
             catalog.append(table, files, {_BATCH: batch}, once=_BATCH)
+    # after the appends: a record that moves is for a moment in both tables, never in none
     for table, files in replaces.items():
         before = states[table]
         if not committed(table) and before.current is not None:
             # all files of now: the journal holds what the whole table becomes
             leaving = [file.path for file in catalog.files(before)]
+            # an earlier attempt may have died between staging and publishing
             catalog.discard(table, batch)
             staged = catalog.stage(table, files, leaving, {_BATCH: batch}, branch=batch, base=before.current.id)
             catalog.publish(table, branch=batch, staged=staged, base=before.current.id)

@@ -29,6 +29,7 @@ from stedi.schema.feeds import CONTRACTS
 from stedi.storage import destinations, s3
 
 _MOST_PATIENCE = 4096
+"""The most records between two tries of the fast path: each try in vain doubles the wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,7 @@ def _rewrite(item: Delivered, target: Path, refuse: _Rejects) -> Rewritten:
         stream = decompressed(source, item.name)
         with _whole(target) as out:
             written = lines(stream, out, rejected)
+            # inside the block: a file that is refused here leaves no target
             if fingerprint(source.fileno()) != before:
                 raise UnreadableFile(f"{item.name}: changed while it was read; run again when it is complete")
     return Rewritten(item.name, target, written + counts.total(), written, dict(counts))
@@ -217,6 +219,7 @@ def lines(
             reject(found)
             continue
         _, raw, members = found
+        # JSON has line breaks between tokens only, so nothing of a text is lost
         out.write(raw.translate(None, b"\r\n") + b"\n")
         written += 1
         wait -= 1
@@ -271,6 +274,7 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
     try:
         for folder in reversed(path.parents):
             if not folder.is_dir():
+                # one by one: `parents=True` gives the folders above the default mode
                 folder.mkdir(mode=0o700)
     except OSError as error:
         raise StediError(f"{printable_name(str(path))}: cannot be created: {error.strerror}") from error

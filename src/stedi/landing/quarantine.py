@@ -152,6 +152,7 @@ class Quarantine:
             UsageError: No record, or more than one, has that handle.
         """
         file, _, offset = handle.rpartition(":")
+        # `isdigit` alone takes digits that SQL does not; up to 18 of them fit into the column's 64 bits
         if not file or not (offset.isascii() and offset.isdigit() and len(offset) < 19):
             raise UsageError(
                 f"expected FILE:OFFSET, found {handle}; `stedi quarantine --records` lists them", argument="handle"
@@ -160,6 +161,7 @@ class Quarantine:
             note.tables = {"quarantine": None}
             found = engine.rows(
                 f'select raw, raw_size from quarantine where "offset" = {offset} '
+                # two are enough to know that the handle is ambiguous
                 f"and (file = {literal(file)} or starts_with(sha256, {literal(file)})) limit 2"
             )
             if len(found) != 1:

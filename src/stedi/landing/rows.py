@@ -54,8 +54,11 @@ def landed(engine: DuckDB, contents: Iterable[str]) -> dict[str, LandedFile]:
         engine: The session.
         contents: The SHA-256 of each file that is asked for.
     """
+    # SQL has no empty list
     wanted = ", ".join(map(literal, contents)) or "''"
     found = engine.rows(
+        # corrections (`replay`, another feed) are entries of their own without a size: counts are sums, and the newest
+        # entry has the feed; DuckDB's sum of BIGINT is HUGEINT
         "select '' as name, arg_max(feed, (landed_at, batch)), sha256, max(size), sum(seen)::bigint, "
         "sum(accepted)::bigint, sum(quarantined)::bigint, sum(erased)::bigint, true from landed_files "
         f"where sha256 in ({wanted}) group by sha256"
@@ -96,6 +99,7 @@ def _accepted(table: str, spelled: dict[str, str], group: Sequence[Prepared], *,
     # only the record reader's own lines can have more than the contract's fields
     extra, more = ("r._extra", ", _extra: 'VARCHAR'") if rewritten else ("null::varchar as _extra", "")
     return (
+        # DuckDB would guess a compression from a file's ending, and columns from folders such as `day=1`
         f"select {names}, {extra}, {content} as _file from read_json([{paths}], format = 'newline_delimited', "
         f"maximum_object_size = {LINE}, compression = 'uncompressed', filename = true, hive_partitioning = false, "
         f"columns = {{{columns}{more}}}) as r"

@@ -89,6 +89,7 @@ def scan(
     folders = {table: folder(table) for table in sorted({file.contract.table for file in files})}
     threads = max(1, min(threads, sum(file.size for file in files) // _SHARE))
     cut = threads > 1
+    # it ends: a repeated pass is uncut, or lacks a file that the one before found unreadable
     for number in count():
         run = _Run(files, folders, scratch / f"scan-{number}", sieve, progress, cut=cut)
         run.work(threads)
@@ -177,6 +178,7 @@ class _Output:
             schema,
             compression="zstd",
             compression_level=1,
+            # with Arrow's schema in the file, PyArrow would read texts back as dictionaries
             store_schema=False,
             write_batch_size=ROWS,
             use_dictionary=[column.name for column in COLUMNS[self._table] if column.type != "long"],
@@ -276,6 +278,7 @@ class _Run:
 
         with ThreadPoolExecutor(threads) as pool:
             try:
+                # whichever fails first: in the order of the threads, its error would wait for those before it
                 for done in as_completed([pool.submit(self._thread, str(number)) for number in range(threads)]):
                     done.result()
             except BaseException:
@@ -359,8 +362,11 @@ class _Run:
             with local.open_regular(file.delivered.path, name) as raw, rejects:
                 if not local.fingerprint(raw.fileno()).like(file.fingerprint):
                     raise UnreadableFile(f"{name}: it changed while it was read; land it again when it is complete")
+                # a change before this line costs the file, one behind it the batch: rows of the file may be in a row
+                # group
                 raw.seek(piece.begin)
                 text = cast(BinaryIO, _Source(raw, name, self._stop))
+                # only plain UTF-8 is cut: what begins later needs no decoding
                 text = text if piece.begin else reader.decompressed(text, name)
                 counts = reader.scan(text, output.columns, output.flush, rejects.add, _LIMITS, piece)
                 _refuse_changed(file, raw)
@@ -391,6 +397,7 @@ class _Run:
                     for number, piece in enumerate(pieces):
                         if counts[number].quarantined:
                             rejects.join(self._rejects(place, number), lines)
+                        # rejects of a piece count lines from where the piece begins
                         lines += _line_breaks(raw, (piece.end or file.size) - piece.begin)
                     _refuse_changed(file, raw)
             except UnreadableFile as error:
@@ -470,6 +477,7 @@ def _data_file(path: Path, metadata: Any, columns: Sequence[Column], nulls: Mapp
     for group in range(metadata.num_row_groups):
         for place, column in enumerate(columns):
             found = metadata.row_group(group).column(place).statistics
+            # never of texts: bounds go into manifests, and would put addresses there
             if column.type in ("long", "double") and found.has_min_max:
                 low, high = bounds.get(column.name, (found.min, found.max))
                 bounds[column.name] = min(low, found.min), max(high, found.max)

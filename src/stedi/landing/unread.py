@@ -53,6 +53,7 @@ def unread(engine: DuckDB, catalog: Catalog, batches: list[str], now: int) -> tu
     for name, sha256, offset, raw in engine.stream(
         f'select file, sha256, "offset", raw from quarantine where batch in ({", ".join(map(literal, batches))}) '
         # a record of another feed is no customer's word unless it has the field of one
+        # cast to text, a blob has its other bytes as `\xNN`, so that no encoding can fail here
         f"and (feed = {literal(CUSTOMER.feed)} or raw::blob::varchar ilike '%email%')"
     ):
         named[name, sha256, offset] = set(_customers(bytes(raw)))

@@ -242,6 +242,7 @@ def _bind_again(engine: DuckDB, catalog: Catalog, key: Key, wanted: Mapping[str,
     engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
     engine.pseudonymise("people", selects["people"].sql, key.customer_id)
     marks: dict[str, str] = {}
+    # a mark cannot be reversed: those of all landed addresses are compared with it
     for address, customer_id in engine.stream("select address, customer_id from people"):
         person = tombstones.person(key, address)
         if person in wanted:

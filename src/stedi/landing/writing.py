@@ -108,6 +108,7 @@ def _prepared(
     unreadable: list[tuple[str, UnreadableFile]] = []
     rest: list[tuple[Inspected, Path]] = []
     for file in files:
+        # what DuckDB cannot open by exactly this name is rewritten under a plain one
         if file.records is None or not nameable(str(file.delivered.path)):
             rest.append((file, scratch / str(len(rest))))
             continue
@@ -167,6 +168,7 @@ def _sifted(engine: DuckDB, table: str, sql: str, sieve: TombstoneFilter, path: 
     texts = {column.name for column in COLUMNS[table] if column.type == "string"}
     with ExitStack() as stack:
         writer = None
+        # through a file: the filter is Python's, and the engine writes tables from SQL alone
         for found in engine.arrow(sql):
             columns = {
                 name: found.column(name).cast(pa.string()).dictionary_encode() if name in texts else found.column(name)

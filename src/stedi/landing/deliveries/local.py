@@ -38,11 +38,13 @@ HIDDEN = (".", "_")
 """What a name begins with that no folder delivers and no wildcard matches."""
 
 _FEED_NAMES = (
+    # another lower-case letter makes another word: `customership` is none, `customersLanding` is
     (re.compile(r"(?i:customers?)(?![a-z])"), CUSTOMER.feed),
     (re.compile(r"accelerometer", re.IGNORECASE), ACCELEROMETER.feed),
     (re.compile(r"step[-_ ]?trainer", re.IGNORECASE), STEP_TRAINER.feed),
 )
 
+# Linux stamps a file with the time of its last clock tick, which is at most 10 ms old
 _TICK_NS, _COARSE_NS = 12_000_000, 2_000_000_000
 """The resolution of file times: of most file systems, and of those with whole seconds."""
 
@@ -167,6 +169,7 @@ def open_regular(path: Path, name: str | None = None) -> BinaryIO:
     """
     name = name or printable_name(os.fspath(path))
     try:
+        # since the walk it may have become a FIFO, which blocks, a link out of the delivery, or a terminal
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise UnreadableFile(f"{name}: cannot be opened: {_why(error)}") from None
@@ -199,6 +202,7 @@ def settled(number: int, name: str) -> Fingerprint:
         found = fingerprint(number)
         tick = _COARSE_NS if found.ctime_ns % 1_000_000_000 == 0 else _TICK_NS
         age = time.time_ns() - found.ctime_ns
+        # a time ahead of this clock is of another machine: waiting for it could take any time
         if not 0 <= age < tick:
             return found
         time.sleep((tick - age) / 1e9)
@@ -257,6 +261,7 @@ class _Journey:
             yield Skipped(printable_name(argument), why, failed=True)
 
     def _glob(self, pattern: str) -> Iterator[Delivered | Skipped]:
+        # `**` repeated means what one does, but each would search all folders again
         parts = [part for i, part in enumerate(_parts(pattern)) if part != "**" or _parts(pattern)[i - 1 : i] != ["**"]]
         plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         start = os.path.join(os.sep if pattern.startswith(os.sep) else "", *parts[:plain]) or os.curdir
@@ -284,6 +289,7 @@ class _Journey:
             if self._avoided(path):
                 yield Skipped(self._name(root, path), "the lake's own folder, which is not a delivery", failed=False)
             elif stat.S_ISDIR(found.st_mode):
+                # a folder that another argument has delivered already is not an empty one
                 root.found += not new
                 self.seen.add(_key(found))
                 pending += [os.path.join(path, name) for name in below if not name.startswith(HIDDEN)]

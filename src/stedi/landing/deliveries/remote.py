@@ -32,7 +32,9 @@ FOLDER = "arrivals"
 _PARTS = 16
 """The most such files before they are merged."""
 _BATCH_BYTES = 2 << 30
+"""Bytes of objects that one commit holds, and so what their copies on this machine take."""
 _AT_ONCE = 4096
+"""SHA-256 sums that one statement asks for."""
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -171,6 +173,7 @@ class SeenObjects:
         part = self._folder / f"{run_id()}.json"
         durable.write(part, json.dumps(new).encode())
         self._parts.append(part)
+        # after the merged file is there: a crash in between leaves entries twice, which say the same
         durable.remove_all(old)
 
 

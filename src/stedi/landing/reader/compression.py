@@ -22,6 +22,7 @@ _OUTPUT = 1 << 20
 _WINDOW = 1 << 27
 """The largest window of zstd, which is memory while a file is read; zstd's own programs stop there, too."""
 _FRAME_HEADER = 18
+"""The longest start of a zstd frame in bytes: the magic number and a header of up to 14 (RFC 8878, 3.1.1)."""
 _PADDING = b"\0 \t\r\n"
 
 
@@ -152,6 +153,7 @@ class _Inflated(io.RawIOBase):
         decoder = self._decoder
         try:
             if self._form == "gzip":
+                # zlib bounds what comes out; zstandard has no bound, so little goes in (`_PIECE`)
                 piece = decoder.decompress(self._input, _OUTPUT)
                 self._input = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
             else:
@@ -175,6 +177,7 @@ class _Inflated(io.RawIOBase):
             self._input = self._input.lstrip(_PADDING)
             if not self._input and self._refill():
                 continue
+            # a magic number, and the size that follows it in a frame without text
             self._ensure(8)
             if not self._input:
                 return False
@@ -184,6 +187,7 @@ class _Inflated(io.RawIOBase):
         if self._form != forms.packing(self._input):
             what = f": {found}" if (found := forms.foreign(self._input)) else ""
             raise self._unreadable(f"other data follow its {self._form} data{what}")
+        # 31: the header and checksum of gzip alone, and the largest window
         self._decoder = zlib.decompressobj(wbits=31) if self._form == "gzip" else self._frame()
         return True
 
@@ -248,6 +252,7 @@ def writer(out: BinaryIO, packed: str, encoding: str) -> BinaryIO:
     """
     stream: Any = _Open(out)
     if packed == "gzip":
+        # a name or time in the header would make equal texts differ
         stream = gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0)
     elif packed == "zstd":
         import zstandard

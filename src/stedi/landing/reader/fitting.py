@@ -32,11 +32,15 @@ from stedi.schema.contracts import (
 _TEXT, _INSTANT, _NUMBER = Kind.TEXT, Kind.INSTANT, Kind.NUMBER
 _ABSENT, _TWICE = -1, -2
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+"""Unknown names that may be shown: any other text in the place of a name may be data, such as an address."""
 _MOST_SHAPES = 1000
 _MOST_NAMES = 200
+"""Shapes that are remembered, and the most names of one: hostile files have no limit."""
 _WORTHWHILE = 4
+"""Records of a shape after which it is kept and its pattern compiled."""
 _MOST_UNKNOWN = 20
 _EXACT = 2**53
+"""Up to here every integer is exact as a double."""
 PRECEDENCE = (
     Reason.DUPLICATE_KEY,
     Reason.MISSING_REQUIRED,
@@ -99,6 +103,7 @@ class Conformer:
     def spell(self, members: Members) -> None:
         """Makes `line` spell fields as these members do, others as the contract does; counts start again."""
         self.drift.clear()
+        # The caller fits the first accepted record once more, so it counts again; refused ones before it do not.
         self.units = Counter({what: count for what, count in self.units.items() if what[2]})
         fields = self.contract.fields
         self.spelling = {f.name: next((n for n, _ in members if _means(n, f)), f.name) for f in fields}
@@ -133,6 +138,7 @@ class Conformer:
         shape = self.shape(members)
         if not shape.usable:
             return self._written(members, raw, shape)
+        # `type(...) is` instead of `isinstance`: to Python, a boolean is an integer
         for (_, value), (kind, required, names) in zip(members, shape.present):  # noqa: B905  of one length, and in a hurry
             if kind is None:
                 continue
@@ -305,6 +311,7 @@ def write(value: object, kind: Kind, required: bool) -> str | Reason:
 
 def _number(value: object) -> str | Reason:
     if type(value) is float:
+        # `1e400` is JSON and parses as infinity.
         return repr(value) if math.isfinite(value) else Reason.OUT_OF_RANGE
     if type(value) is not int:
         return Reason.WRONG_TYPE
@@ -346,6 +353,7 @@ def _shape(contract: Contract, names: tuple[str, ...], spelling: Mapping[str, st
 
 def _scalars(names: tuple[str, ...], unknown: tuple[int, ...]) -> re.Pattern[str] | None:
     """Returns the pattern of an object with these members, known to be valid and free of escapes and line breaks."""
+    # A delivered `_extra` would be in the line twice.
     if not unknown or len(unknown) > _MOST_UNKNOWN or len(set(names)) < len(names) or "_extra" in names:
         return None
     value = r'"[^"]*+"|[^"\[{,} \t]++'

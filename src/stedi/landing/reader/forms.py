@@ -80,10 +80,12 @@ _PADDING = re.compile(rb"\0{8,}")
 # as in `file`: controls that terminals use, and separators of text sequences, are text
 _CONTROLS = bytes(byte for byte in (*range(32), 127) if byte not in (*range(7, 14), 27, *range(28, 32)))
 _FEW = 8
+"""So few controls or broken sequences prove nothing about a text."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}){16,}")
 _PLAIN = re.compile(rb"[\t\n\r -~]{32}")
 _OVERLAP = 31
+"""One less than `_PLAIN` matches, which may begin in one read and end in the next."""
 
 
 def packing(head: bytes) -> str:
@@ -136,12 +138,14 @@ def foreign(head: bytes) -> str | None:
         return None
     with suppress(UnicodeDecodeError):
         ebcdic = head.decode("cp500").lstrip()
+        # `[` of the code pages 037 and 1047 reads as `¬` and `Ý` in 500
         if ebcdic[:1] in ("{", "[", "¬", "Ý") and ebcdic.count('"') > 1:
             return "text in EBCDIC"
     return "bytes that are no text (packed, enciphered, or of another program)"
 
 
 def _is_zlib(head: bytes) -> bool:
+    # RFC 1950: method 8, a window of 32 KiB at most, and two bytes that 31 divides
     if len(head) < 8 or head[0] & 0x0F != 8 or head[0] > 0x78 or (head[0] << 8 | head[1]) % 31:
         return False
     try:
@@ -216,6 +220,7 @@ class Legibility:
         self.size += len(text)
         self.controls += len(text) - len(visible)
         if not text.isascii():
+            # replacement characters that were delivered as such are not damage
             self.broken += text.decode("utf-8", "replace").count("\ufffd") - text.count(b"\xef\xbf\xbd")
 
     @property

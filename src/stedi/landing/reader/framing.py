@@ -24,6 +24,7 @@ BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
 
 _PIECE = 1 << 14
 _NEAR = 4 * _PIECE
+"""Bytes ahead that are enough for short records, so that these do not wait for `_reach`."""
 _ALONE = b" \t\r\n,]"
 """Bytes whose meaning does not depend on what follows."""
 _AFTER_SCALAR = re.compile(rb"(?=[ \t\r\n,\[\]{]|\xef\xbb\xbf|\Z)[ \t\r\n]{0,32}+(?!:)")
@@ -96,6 +97,7 @@ class Framer:
         self.limits = limits
         self.window = Window(stream, limits.block_bytes, piece.begin)
         self._reach = max(limits.record_bytes + 1, limits.raw_bytes) + LOOKAHEAD
+        # the first piece still has the array's bracket before it
         self._in_array = piece.in_array and piece.begin > 0
         self._value_due = False
         self._torn_until = 0
@@ -130,6 +132,8 @@ class Framer:
                 window.at = between.end()
             elif at == len(data):
                 return
+            # where a value of an array is due, a bracket may begin an inner array; elsewhere it opens an array of
+            # records
             elif byte == 0x5B and not (self._in_array and self._value_due):
                 self._in_array = self._value_due = True
                 window.at += 1
@@ -176,6 +180,7 @@ class Framer:
         if type(found) is int:
             if whole or found + MARGIN < size:
                 return None
+        # a number that ends with the piece may go on behind it, a closed object cannot
         elif type(found) is tuple and (whole or found[1] < size or self._text[-1] == "}"):
             return found[0], found[1] + self._text_at
         again = scan(data[at : at + self._reach].decode("latin-1"), 0)
@@ -186,14 +191,17 @@ class Framer:
         window, limits = self.window, self.limits
         window.at = end
         raw = window.data[start:end]
+        # read as Latin-1 until here: only ASCII texts are right
         if not raw.isascii():
             try:
                 again = scan(raw.decode(), 0)
             except UnicodeDecodeError:
                 return self.reject(start, end, Reason.BAD_ENCODING)
             members = again[0] if again else members
+        # each level takes two brackets: a shorter text cannot be too deep
         if end - start > 2 * limits.depth and depth(raw, limits.depth) > limits.depth:
             return self.reject(start, end, Reason.TOO_DEEP)
+        # UTF-8 has no surrogates: only an escape can bring one in
         if b"\\u" in raw and has_lone_surrogate(raw.decode(), members):
             return self.reject(start, end, Reason.BAD_ENCODING)
         return start, raw, members
@@ -245,6 +253,7 @@ class Framer:
         extent = (broken_value if bracketed else garbage)(window.data, start, stop)
         cut = bracketed and extent.ending is not Ending.CLOSED
         if extent.ending is Ending.BEYOND and not (window.ended and stop == len(window.data)):
+            # kept here, since `_skip` moves the window past it
             head = window.data[start:stop]
             offset, line = window.offset(start), window.line(start)
             size = self._skip(extent, bracketed) - offset

@@ -69,8 +69,10 @@ def _anywhere(text: Callable[[], BinaryIO], contract: Contract) -> bool:
     # names that do not occur in the text are in no record, and that is quickly checked
     while missing and not escaped and (block := stream.read(_BLOCK)):
         block = before + block
+        # a name may lie across two blocks
         lower, before = block.lower(), block[-longest:]
         missing = {name for name in missing if name not in lower}
+        # a name with escapes is not found by its letters: only parsing can tell
         escaped = b"\\u" in block
     if missing and not escaped:
         return False

@@ -16,6 +16,7 @@ from stedi.landing.reader.model import RECORD_BYTES
 from stedi.schema.contracts import Contract, Field, Kind
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,25})?"
+# 18 digits always fit into 64 bits.
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"
 # 13 digits begin in 2001, 14 end in 5138; of 12 those from February 2000 on. The careful path takes the others.
 _INSTANT = r"(?:[1-9][0-9]{12,13}|9[5-9][0-9]{10})"
@@ -110,6 +111,7 @@ def verify(block: bytes | memoryview, layout: RecordPattern, longest: int = RECO
     import pyarrow.compute as pc
 
     data = bytes(block)
+    # the offsets of an Arrow text have 32 bits
     if len(data) >= 1 << 31 or not within(data, longest):
         return None
     offsets = pa.py_buffer(struct.pack("<ii", 0, len(data)))
@@ -174,6 +176,7 @@ def _pattern(layout: RecordPattern, text: dict[bool, str], address: str, after: 
         A pattern without groups to capture.
     """
     fields = [(layout.contract.field(name), spelled) for name, spelled in layout.delivered]
+    # optional fields before the first required one have their comma behind them, all later fields before them
     anchor = next(i for i, (field, _) in enumerate(fields) if field and field.required)
     parts = []
     for place, (field, spelled) in enumerate(fields):

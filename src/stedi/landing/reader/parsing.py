@@ -22,6 +22,7 @@ MARGIN = 16
 """No token but a string or a number is as long."""
 
 _LONGEST_INTEGER = 400
+"""Digits from which on an integer is `Huge`: a double ends at 309, and converting thousands takes long."""
 _HUGE = Huge()
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -71,6 +72,7 @@ def scan_or_fail(text: str, start: int) -> tuple[Any, int] | int:
     """
     try:
         return _quick(text, start)
+        # caught first: a `JSONDecodeError` is a `ValueError`, too
     except (json.JSONDecodeError, StopIteration, RecursionError) as error:
         return _place(error, text, start)
     except ValueError:
@@ -83,14 +85,17 @@ def scan_or_fail(text: str, start: int) -> tuple[Any, int] | int:
 
 def _place(error: Exception, text: str, start: int) -> int:
     if isinstance(error, StopIteration):
+        # raised where no value can begin, with that place
         return int(error.value)
     if isinstance(error, json.JSONDecodeError):
+        # its place is where the string begins, but more text might end the string
         return len(text) if error.msg.startswith("Unterminated") else error.pos
     return start
 
 
 def depth(raw: bytes, enough: int) -> int:
     """Returns how deeply brackets nest in `raw` outside of strings, or `enough + 1` as soon as they go beyond it."""
+    # so few brackets cannot nest more deeply, wherever they are
     if raw.count(b"{") + raw.count(b"[") <= enough:
         return enough
     level = deepest = 0

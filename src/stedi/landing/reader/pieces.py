@@ -57,6 +57,7 @@ def cut(stream: BinaryIO, size: int, count: int) -> list[Piece]:
         stream.seek(at)
         text = stream.read(_LOOK)
         found = next((found for pattern in _BEHIND if (found := pattern.search(text))), None)
+        # in a text of long records two searches may find the same place
         if found and at + found.end() > places[-1]:
             places.append(at + found.end())
     ends = [*places[1:], None]

@@ -25,6 +25,7 @@ _BETWEEN_RECORDS = re.compile(rb"[ \t\r\n,]*+(?=\{)")
 _PENDING = 1000
 _WORTHWHILE = 8
 _MOST_PATIENCE = 4096
+"""A run of fewer records than `_WORTHWHILE` doubles the records until the next try, up to so many."""
 
 
 def read(
@@ -67,6 +68,7 @@ def read(
             reject(framer.reject(start, start + len(raw), fitted))
             continue
         if not accepted:
+            # lines are spelled as this record is: those that follow are mostly spelled so, and can be copied
             fitting.spell(members)
             again = fitting.line(members, raw)
             fitted = fitted if isinstance(again, Reason) else again
@@ -151,6 +153,7 @@ def scan(
                 reject(framer.reject(start, start + len(raw), fitted))
             else:
                 accepted += 1
+                # emptied columns have room for any record
                 if not columns.add(fitted):
                     full()
                     columns.add(fitted)
@@ -197,6 +200,7 @@ class Copier:
         total = 0
         size = self._limits.block_bytes
         while True:
+            # one byte more than the block, so that `ended` is known if the text ends with it
             window.ensure(size + 1)
             between = BETWEEN.match(window.data, window.at)
             at = between.end() if between else window.at
@@ -212,6 +216,7 @@ class Copier:
         """Copies all records up to near `end`, if all are clean and all separators are equal."""
         if end - at < SMALL or window.offset(at) < self._dirty_until:
             return 0
+        # the separator of the block before first: files seldom change it
         for joined in (self._joined, not self._joined):
             cut, block = (self._joined_block if joined else self._lines_block)(window, at, end)
             count = verify(block, self.layout, self._limits.record_bytes) if block else None
@@ -222,6 +227,7 @@ class Copier:
                 window.at = cut
                 self._joined = joined
                 return count
+        # a try matches the whole block: not again for every record of it
         self._dirty_until = window.offset(end)
         return 0
 

@@ -27,6 +27,7 @@ _STRAY = 0x78
 """A byte that is part of a value, or of nothing."""
 _DEEPEST = 1 << 16
 _MOST_BRACKETS = 1 << 20
+"""The most brackets that are stored, and that are looked at behind the limit of a record: hostile text has no end."""
 
 
 class Ending(Enum):

@@ -28,11 +28,13 @@ ROWS = 122_880
 
 _SOURCE = Path(__file__).with_name("scanner.c")
 _FIELDS, _WORDS = 16, 4
+"""`FIELDS` and `WORDS` of the source, whose structures those below repeat member by member."""
 _KINDS = {Kind.TEXT: 0, Kind.INSTANT: 1, Kind.NUMBER: 2, Kind.INTEGER: 3}
 _TEXTS = 1 << 17
 """Distinct texts of a column: no fewer than rows."""
 _TEXT_BYTES = 8 << 20
 _SLOTS = 4 * _TEXTS
+"""Slots of a column's hash table: a power of two, a quarter of them in use at most."""
 _NONE = 2**32 - 1
 _LETTERS = 0x800
 """Code points below this, at most two bytes of UTF-8: the scanner knows which of them an address may have."""
@@ -105,6 +107,7 @@ def _locale() -> int | None:
 @cache
 def _seen() -> Any:
     """Returns which of the first code points need no check in an address: one bit each."""
+    # between letters, since white space at the ends does not count
     bits = sum(1 << point for point in range(_LETTERS) if not has_unseen(f"a{chr(point)}a"))
     return ctypes.create_string_buffer(bits.to_bytes(_LETTERS // 8, "little"), _LETTERS // 8)
 
@@ -123,6 +126,7 @@ class Columns:
         self._pa = pa
         self._table = _Table(
             fields=len(contract.fields), room=ROWS, begin=INSTANT_BEGIN, end=INSTANT_END,
+            # whoever delivers files cannot know it, and so cannot make texts that collide
             seed=secrets.randbits(64), locale=_locale(),
             seen=ctypes.addressof(_seen()),
         )  # fmt: skip
@@ -188,6 +192,7 @@ class Columns:
         Returns:
             The place behind the last added record, and why the scan ended.
         """
+        # a record that does not fit into empty columns would be tried without end
         self._table.longest = min(longest, _TEXT_BYTES)
         behind = library().stedi_scan(byref(self._table), block, end, at, byref(self._ended))
         return behind, Ended(self._ended.value)
@@ -199,6 +204,7 @@ class Columns:
             Whether there was room for it.
         """
         extra = len(record.extra or "")
+        # empty columns take a text of any size: the reader has bounded it
         if self._extra_size and self._extra_size + extra > _TEXT_BYTES:
             return False
         given = (_Value * _FIELDS)()
@@ -232,6 +238,7 @@ class Columns:
             if field.kind is Kind.TEXT:
                 texts = pa.Array.from_buffers(pa.string(), column.texts, [None, buffers["ends"], buffers["bytes"]])
                 places = pa.Array.from_buffers(pa.int32(), rows, [valid, buffers["values"]])
+                # unchecked: the scanner has made the places itself
                 made[field.name] = pa.DictionaryArray.from_arrays(places, texts, safe=False)
             else:
                 kind = pa.float64() if field.kind is Kind.NUMBER else pa.int64()
