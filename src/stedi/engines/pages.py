@@ -28,23 +28,20 @@ from stedi.engines.parquet import (
     MAGIC,
     META,
     MOST_BYTES,
-    MOST_ROWS,
     PLAIN,
     RLE,
     Buffers,
     Chunk,
     DataPage,
     NativeBounds,
+    RowGroup,
     RowRanges,
     Unsupported,
     address,
-    elements,
-    field_value,
     library,
-    may_be_null,
     most_level_bytes,
     read_footer,
-    refuse_unknown,
+    row_groups,
     selected_codes,
     selected_integers,
     selected_plain,
@@ -134,24 +131,13 @@ def rewrite(
 
 def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: Path) -> DataFile | bool:
     """Rewrites a file and returns the new one; False if no row is kept."""
-    import zstandard
-
     source = memoryview(Path(file.path).read_bytes())
     footer = read_footer(source)
-    optional = may_be_null(footer, columns)
     groups: list[Struct] = []
-    unpacker = zstandard.ZstdDecompressor()
     made, buffers = _New(), Buffers()
-    for group in elements(footer, FOOTER["groups"]):
-        refuse_unknown(group, GROUP)
-        chunks = elements(group, GROUP["columns"])
-        if len(chunks) != len(columns):
-            raise Unsupported
-        read = [
-            Chunk(source, chunk, column, maybe, unpacker)
-            for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
-        ]
-        written = _row_group(group, read, leaving, made, buffers)
+    for group in row_groups(source, footer, columns):
+        chunks = {column.name: group.chunk(column.name) for column in columns}
+        written = _row_group(group, chunks, leaving, made, buffers)
         if written is not None:
             groups.append({**written, GROUP["ordinal"]: (thrift.I16, len(groups))} if 7 in written else written)
     if not groups:
@@ -224,28 +210,28 @@ class _New:
         return {name: nulls for name, nulls in self._nulls.items() if name not in self._unknown}, bounds
 
 
-def _row_group(group: Struct, chunks: Sequence[Chunk], leaving: Leaving, made: _New, buffers: Buffers) -> Struct | None:
+def _row_group(
+    group: RowGroup, chunks: Mapping[str, Chunk], leaving: Leaving, made: _New, buffers: Buffers
+) -> Struct | None:
     """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
-    rows: int = field_value(group, GROUP["rows"], I64)
-    if any(chunk.count != rows for chunk in chunks) or not 0 < rows <= MOST_ROWS:
-        raise Unsupported
-    marks, named = _marks({chunk.column.name: chunk for chunk in chunks}, leaving, rows, buffers)
+    rows = group.rows
+    marks, named = _marks(chunks, leaving, buffers)
     gone = rows - marks.count(0)
     if gone == rows:
         return None
     if not (gone or named):
-        written = [_copied(chunk, made) for chunk in chunks]
+        written = [_copied(chunk, made) for chunk in chunks.values()]
     else:
         split = _Split(marks)
-        written = [_Shortened(chunk, buffers, split).write(made) for chunk in chunks]
-    new = dict(group)
+        written = [_Shortened(chunk, buffers, split).write(made) for chunk in chunks.values()]
+    new = dict(group.fields)
     metas = [chunk[CHUNK["meta"]][1] for chunk in written]
     new[GROUP["columns"]] = LIST, (STRUCT, written)
     new[GROUP["rows"]] = I64, rows - gone
     new[GROUP["bytes"]] = I64, sum(meta[META["unpacked"]][1] for meta in metas)
-    if GROUP["packed"] in group:
+    if GROUP["packed"] in new:
         new[GROUP["packed"]] = I64, sum(meta[META["packed"]][1] for meta in metas)
-    if GROUP["offset"] in group:
+    if GROUP["offset"] in new:
         first = metas[0]
         new[GROUP["offset"]] = first.get(META["dictionary"], first[META["data"]])
     return new
@@ -270,24 +256,18 @@ class _Split:
         return self.leave.touch(page)
 
 
-def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, rows: int, buffers: Buffers) -> tuple[bytearray, bool]:
+def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, buffers: Buffers) -> tuple[bytearray, bool]:
     """Returns one byte per row of a row group: 0 if the row is kept, 1 if it is removed.
 
     It also returns whether the dictionary has a text of `leaving`. It can have one although no row does: PyArrow writes
     a given dictionary into each row group of a file, with texts that only rows of other row groups have.
     """
-    key, marks = chunks[leaving.column], bytearray(rows)
-    pages = key.pages
-    if any(page.encoding == PLAIN for page in pages):
-        raise Unsupported
-    texts = texts_of(key.dictionary, key.entries)
+    key = chunks[leaving.column]
+    texts = key.texts()
     if leaving.texts.isdisjoint(texts) and leaving.moments.keys().isdisjoint(texts):
-        return marks, False
+        return bytearray(key.count), False
     flags = bytearray(1 if text in leaving.texts else 2 if text in leaving.moments else 0 for text in texts)
-    for data in pages:
-        page = buffers.page(key, data)
-        if library().stedi_mark(byref(page), key.entries, address(flags), address(memoryview(marks)[data.first :])) < 0:
-            raise Unsupported
+    marks = key.marks(flags, buffers)
     if 2 in marks:
         asked = RowRanges(marks.translate(_ASKED), 1)
         named = selected_values(key, texts, buffers, asked)

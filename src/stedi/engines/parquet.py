@@ -29,7 +29,7 @@ MAGIC = b"PAR1"
 """The first and the last bytes of a file."""
 MOST_BYTES = 1 << 28
 """The largest file, in bytes, that is read here: it is held in memory."""
-MOST_ROWS = 1 << 24
+_MOST_ROWS = 1 << 24
 """The largest number of rows in a row group."""
 _MOST_PAGE = 1 << 26
 """The largest page in bytes, uncompressed."""
@@ -181,7 +181,7 @@ def elements(fields: Struct, number: int, of: int = STRUCT) -> list[Any]:
     return found
 
 
-def may_be_null(footer: Struct, columns: Sequence[Column]) -> list[bool]:
+def _may_be_null(footer: Struct, columns: Sequence[Column]) -> list[bool]:
     """Returns for each column whether it may have nulls."""
     root, *fields = elements(footer, FOOTER["schema"])
     if root.get(5) != (I32, len(columns)) or len(fields) != len(columns):
@@ -290,6 +290,21 @@ class Chunk:
             raise Unsupported
         return pages
 
+    def texts(self) -> list[str]:
+        """Returns the texts of the dictionary; raises `Unsupported` if a page has values outside it."""
+        if any(page.encoding == PLAIN for page in self.pages):
+            raise Unsupported
+        return texts_of(self.dictionary, self.entries)
+
+    def marks(self, flags: bytearray, buffers: Buffers) -> bytearray:
+        """Returns one byte per row: the flag of its value's dictionary entry, or 0 if it has no value."""
+        marks = bytearray(self.count)
+        for data in self.pages:
+            page, to = buffers.page(self, data), address(memoryview(marks)[data.first :])
+            if library().stedi_mark(byref(page), self.entries, address(flags), to) < 0:
+                raise Unsupported
+        return marks
+
     def _read(self) -> Iterator[DataPage]:
         at = first = 0
         head, read = NativeHead(), library().stedi_head
@@ -320,6 +335,52 @@ class Chunk:
                 first += count
             else:
                 raise Unsupported
+
+
+class RowGroup:
+    """A row group, as it is in a file.
+
+    Attributes:
+        fields: Its metadata.
+        rows: The number of its rows.
+    """
+
+    def __init__(
+        self,
+        source: memoryview | StoredBytes,
+        fields: Struct,
+        columns: Sequence[Column],
+        optional: Sequence[bool],
+        unpacker: Any,
+    ) -> None:
+        refuse_unknown(fields, GROUP)
+        self.fields = fields
+        self.rows: int = field_value(fields, GROUP["rows"], I64)
+        chunks = elements(fields, GROUP["columns"])
+        if len(chunks) != len(columns) or not 0 < self.rows <= _MOST_ROWS:
+            raise Unsupported
+        self._chunks = {
+            column.name: (chunk, column, maybe) for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
+        }
+        self._source, self._unpacker = source, unpacker
+
+    def chunk(self, name: str) -> Chunk:
+        """Reads a column."""
+        chunk, column, maybe = self._chunks[name]
+        found = Chunk(self._source, chunk, column, maybe, self._unpacker)
+        if found.count != self.rows:
+            raise Unsupported
+        return found
+
+
+def row_groups(source: memoryview | StoredBytes, footer: Struct, columns: Sequence[Column]) -> Iterator[RowGroup]:
+    """Yields the row groups of a file with these columns."""
+    import zstandard
+
+    unpacker = zstandard.ZstdDecompressor()
+    optional = _may_be_null(footer, columns)
+    for fields in elements(footer, FOOTER["groups"]):
+        yield RowGroup(source, fields, columns, optional, unpacker)
 
 
 class RowRanges:

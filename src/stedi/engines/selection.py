@@ -7,35 +7,25 @@ with these rows are decoded. Files that `engines.parquet` does not support are l
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from ctypes import byref
 from itertools import groupby
 from typing import Any
 
 from stedi.engines.parquet import (
     DAMAGED,
-    FOOTER,
-    GROUP,
     MOST_BYTES,
-    MOST_ROWS,
-    PLAIN,
     Buffers,
-    Chunk,
+    RowGroup,
     RowRanges,
     StoredBytes,
     Unsupported,
-    address,
-    elements,
-    field_value,
     library,
-    may_be_null,
     read_footer,
+    row_groups,
     selected_integers,
     selected_texts,
     selected_values,
-    texts_of,
 )
-from stedi.engines.thrift import I64, Struct
-from stedi.schema.tables import ALL_COLUMNS, Column
+from stedi.schema.tables import ALL_COLUMNS
 from stedi.storage import s3
 
 MOST_TEXTS = 1_000
@@ -91,43 +81,27 @@ class Selection:
 
     def _groups(self, path: str) -> list[tuple[int, Rows]] | None:
         """Returns the number of rows, and the rows, of each row group that has any."""
-        import zstandard
-
         if library() is None or s3.is_remote(path) or len(self._texts) > MOST_TEXTS:
             return None
-        unpacker = zstandard.ZstdDecompressor()
         try:
             with open(path, "rb") as file:
                 source = StoredBytes(file)  # of most files only the footer and a few chunks are read
                 if len(source) > MOST_BYTES:
                     return None
-                footer = read_footer(source)
-                optional = may_be_null(footer, self._columns)
-                groups = elements(footer, FOOTER["groups"])
-                return [
-                    found
-                    for group in groups
-                    if (found := self._group(_Group(source, group, self._columns, optional, unpacker)))
-                ]
+                groups = row_groups(source, read_footer(source), self._columns)
+                return [found for group in groups if (found := self._group(group))]
         except (OSError, *DAMAGED):
             return None
 
-    def _group(self, group: _Group) -> tuple[int, Rows] | None:
+    def _group(self, group: RowGroup) -> tuple[int, Rows] | None:
         """Returns the rows of a row group, or None if it has none."""
         key = group.chunk(self._key)
-        pages = key.pages
-        # a row whose text is not in the dictionary could be theirs
-        if any(page.encoding == PLAIN for page in pages):
-            raise Unsupported
-        texts = texts_of(key.dictionary, key.entries)
+        # a row whose text is not in the dictionary could be theirs: this raises
+        texts = key.texts()
         if self._texts.isdisjoint(texts):
             return None
-        flags = bytearray(text in self._texts for text in texts)
-        marks, buffers = bytearray(group.rows), Buffers()
-        for data in pages:
-            page, to = buffers.page(key, data), address(memoryview(marks)[data.first :])
-            if library().stedi_mark(byref(page), key.entries, address(flags), to) < 0:
-                raise Unsupported
+        buffers = Buffers()
+        marks = key.marks(bytearray(text in self._texts for text in texts), buffers)
         count = marks.count(1)
         if not count:
             return None
@@ -151,26 +125,3 @@ class Selection:
                     to += values[at:end]
                 at = end
         return count, rows
-
-
-class _Group:
-    """A row group."""
-
-    def __init__(
-        self, source: StoredBytes, group: Struct, columns: Sequence[Column], optional: Sequence[bool], unpacker: Any
-    ) -> None:
-        self.rows: int = field_value(group, GROUP["rows"], I64)
-        chunks = elements(group, GROUP["columns"])
-        if len(chunks) != len(columns) or not 0 < self.rows <= MOST_ROWS:
-            raise Unsupported
-        self._chunks = {
-            column.name: (chunk, column, maybe) for chunk, column, maybe in zip(chunks, columns, optional, strict=True)
-        }
-        self._source, self._unpacker = source, unpacker
-
-    def chunk(self, name: str) -> Chunk:
-        chunk, column, maybe = self._chunks[name]
-        found = Chunk(self._source, chunk, column, maybe, self._unpacker)
-        if found.count != self.rows:
-            raise Unsupported
-        return found
