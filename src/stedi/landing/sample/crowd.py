@@ -14,14 +14,9 @@ from stedi._frozen import dataclass, field
 from stedi.landing.sample import walkers
 from stedi.landing.sample.people import AGREEING, DAY, EPOCH, WITHDREW, Person, Plan, name, person, plans, serial
 from stedi.landing.sample.readings import RECORDS_PER_TICK, TICK, Feed, Tally, walk, walk_together
+from stedi.schema.tables import ZONES
 
-TABLES = (
-    "customers_trusted",
-    "accelerometer_trusted",
-    "customers_curated",
-    "step_trainer_trusted",
-    "machine_learning_curated",
-)
+TABLES = tuple(name for name, zone in ZONES.items() if zone != "landing")
 _COHORT = 100
 """The number of groups that start within the same hour, so that some of their readings have the same time."""
 _WALKERS = (("agreed",) * 5, ("never", "late", "agreed", "agreed", "withdrew"), ("agreed",) * 5)

@@ -4,16 +4,9 @@
 -- The withdrawal of an unknown customer has neither registration nor serial number: absent is least, as everywhere.
 select
     p.customer_id,
-    c.customerName,
-    c.email,
-    c.phone,
-    c.birthDay,
-    c.serialNumber,
-    c.registrationDate,
-    c.lastUpdateDate,
-    c.shareWithResearchAsOfDate,
-    c.shareWithPublicAsOfDate,
-    c.shareWithFriendsAsOfDate,
+    c.customerName, c.email, c.phone, c.birthDay, c.serialNumber,
+    c.registrationDate, c.lastUpdateDate,
+    c.shareWithResearchAsOfDate, c.shareWithPublicAsOfDate, c.shareWithFriendsAsOfDate,
     -- rule 3: absent, in the future or no instant (a lake may be older than the contract) is no consent, and a record
     -- from the future gives none, though it takes away what older records gave
     coalesce(
