@@ -69,7 +69,7 @@ def test_weeks_begin_on_monday_and_months_on_their_first_day(lake: Lake) -> None
     weeks = lake.consent("week", now=now).periods
     assert [str(period.start) for period in weeks] == ["2024-02-26", "2024-03-04", "2024-03-11", "2024-03-18",
                                                        "2024-03-25", "2024-04-01"]  # fmt: skip
-    assert weeks[1] == Period(date(2024, 3, 4), 4, 3, 2, 1, 1, 0)
+    assert weeks[1] == Period(date(2024, 3, 4), date(2024, 3, 4), 4, 3, 2, 1, 1, 0)
     assert shown(lake.consent(now=now)) == [
         (date(2024, 3, 1), 4, 3, 4, 1, 1, 0),
         (date(2024, 4, 1), 4, 2, 0, 0, 1, 0),

@@ -29,10 +29,11 @@ By = Literal["day", "week", "month"]
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """One day, week or month.
+    """One day, week or month; in a report, as many months as are needed so that no count of people is small.
 
     Attributes:
         start: Its first day, UTC.
+        last: The first day of its last day, week or month: `start`, except in a report.
         known: Customers with a landed record at its end, or now for the last period.
         consenting: The known customers who consented to research at that time.
         joined: The number of consents given in it.
@@ -42,12 +43,18 @@ class Period:
     """
 
     start: date
+    last: date
     known: int
     consenting: int
     joined: int
     rejoined: int
     withdrew: int
     erased: int
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody joined, withdrew or was erased in it."""
+        return not (self.joined or self.withdrew or self.erased)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,7 @@ def _periods(counts: Mapping[date, Mapping[str, int]], by: By, today: date) -> I
         known += found["known"]
         consenting += found["joined"] - found["withdrew"]
         more = (found[name] for name in ("joined", "rejoined", "withdrew", "erased"))
-        yield Period(start, known, consenting, *more)
+        yield Period(start, start, known, consenting, *more)
         start = _start(start + timedelta({"day": 1, "week": 7, "month": 31}[by]), by)
 
 

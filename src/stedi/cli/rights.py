@@ -95,17 +95,18 @@ def explain(options: argparse.Namespace) -> int:
 def consent(options: argparse.Namespace) -> int:
     """Counts known and consenting customers over time."""
     found = opened(options).consent(options.by)
-    if wants_json(options) or options.format == "json":
-        terminal.document({"by": found.by, "now": render.instant(found.now), "periods": render.plain(found.periods)})
-        return 0
     headers = ("start", "known", "consenting", "joined", "rejoined", "withdrew", "erased")
+    if wants_json(options) or options.format == "json":
+        periods = [{name: render.plain(getattr(period, name)) for name in headers} for period in found.periods]
+        terminal.document({"by": found.by, "now": render.instant(found.now), "periods": periods})
+        return 0
     rows = [tuple(getattr(period, name) for name in headers) for period in found.periods]
     if options.format == "csv":
         lines = [headers, *rows]
         terminal.binary().write("".join(",".join(map(str, line)) + "\r\n" for line in lines).encode())
         return 0
     # people look for changes: a period without any equals the one before it
-    shown = [row for row in rows[:-1] if any(row[3:])] + rows[-1:]
+    shown = [row for row, period in zip(rows[:-1], found.periods, strict=False) if not period.quiet] + rows[-1:]
     terminal.table(headers, shown)
     if len(shown) < len(rows):
         terminal.say(f"{many(len(rows) - len(shown), 'period')} without changes left out; --format csv shows all")

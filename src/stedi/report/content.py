@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Literal
 
 from stedi._frozen import dataclass
+from stedi.audit.consent_history import Period
 from stedi.audit.proof import Reconciliation
 from stedi.landing.quarantine import Fault
 from stedi.report.disclosure import Figure
@@ -64,36 +65,6 @@ class Stage:
     people: Figure
     left_out: Figure | None
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConsentPeriod:
-    """Consecutive months, as many as needed so that no count of people in them is small.
-
-    Attributes:
-        start: First day of the first month.
-        last: First day of the last month.
-        known: Customers known at the end.
-        consenting: Those who consented then.
-        joined: How often somebody gave consent.
-        rejoined: How often of those it was somebody who had withdrawn before.
-        withdrew: How often somebody withdrew.
-        erased: Customers erased.
-    """
-
-    start: date
-    last: date
-    known: int
-    consenting: int
-    joined: int
-    rejoined: int
-    withdrew: int
-    erased: int
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nobody joined or left in it."""
-        return not (self.joined or self.withdrew or self.erased)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +340,7 @@ class Report:
     records: int
     superseded: Figure
     funnel: tuple[Stage, ...]
-    consent: tuple[ConsentPeriod, ...]
+    consent: tuple[Period, ...]
     consent_total: int
     consent_until: date | None
     withheld: int

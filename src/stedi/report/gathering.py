@@ -19,6 +19,7 @@ from stedi._frozen import asdict, replace
 from stedi._version import __version__
 from stedi.audit import consent_history
 from stedi.audit import record as audits
+from stedi.audit.consent_history import Period
 from stedi.audit.record import AuditRecord
 from stedi.catalog import TableState
 from stedi.context import Context
@@ -32,7 +33,6 @@ from stedi.report import disclosure, measurements
 from stedi.report.content import (
     FORMAT,
     Column,
-    ConsentPeriod,
     LandedDay,
     QuarantinedFile,
     QuarantineEntry,
@@ -173,9 +173,7 @@ def _funnel(
     return tuple(stages), _rows(states, "customers_landing") - known if isinstance(known, int) else NOT_SHOWN
 
 
-def _consent(
-    context: Context, funnel: Iterable[Stage], least: int, as_of: datetime | None
-) -> tuple[ConsentPeriod, ...]:
+def _consent(context: Context, funnel: Iterable[Stage], least: int, as_of: datetime | None) -> tuple[Period, ...]:
     """Returns consent over time at a moment, with months merged until no count of people is small."""
     if as_of is None:
         return ()
@@ -188,12 +186,12 @@ def _consent(
         flows.append((month.joined, month.rejoined, first, month.withdrew, month.erased, arrived))
     present = [stage.people if isinstance(stage.people, int) else None for stage in funnel][:2]
     parts = disclosure.merged(flows, [(month.known, month.consenting) for month in months], least, present)
-    found: list[ConsentPeriod] = []
+    found: list[Period] = []
     for first_, last in parts:
         part = months[first_ : last + 1]
         counts = (sum(getattr(month, name) for month in part) for name in ("joined", "rejoined", "withdrew", "erased"))
         end = part[-1]
-        period = ConsentPeriod(part[0].start, end.start, end.known, end.consenting, *counts)
+        period = Period(part[0].start, end.start, end.known, end.consenting, *counts)
         if found and period.quiet and found[-1].quiet:
             period = replace(period, start=found.pop().start)
         found.append(period)

@@ -15,12 +15,12 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from stedi.audit.consent_history import Period
 from stedi.audit.risk import Exposure
 from stedi.landing.quarantine import Fault
 from stedi.report import charts, earlier
 from stedi.report.content import (
     Column,
-    ConsentPeriod,
     LandedDay,
     QuarantinedFile,
     ReceiptEntry,
@@ -224,7 +224,7 @@ def _row(found: object) -> tuple[object, ...]:
             return what, found.now, _signed(found.change)
         case Stage():
             return found.name, found.people, found.left_out, found.reason
-        case ConsentPeriod():
+        case Period():
             months = (found.start, found.last)
             name = " to ".join(f"{month:%Y-%m}" for month in dict.fromkeys(months))
             levels = (name, found.known, found.consenting)
