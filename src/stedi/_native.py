@@ -9,21 +9,33 @@ import ctypes
 import hashlib
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
-def library(source: Path) -> ctypes.CDLL | None:
-    """Returns a C source's library; None if it is missing or built from another source, or if `STEDI_PURE` is set."""
+def library(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
+    """Returns a C source's library; None if it is missing or built from another source, or if `STEDI_PURE` is set.
+
+    Args:
+        source: The C source.
+        functions: For each of its functions that is called, the C type of the result, or None, and of each argument.
+    """
     if os.environ.get("STEDI_PURE"):
         return None
     try:
         found = ctypes.CDLL(str(source.with_name(f"lib{source.stem}.so")))
         found.stedi_source.restype = ctypes.c_uint64
         mark = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-        return found if found.stedi_source() == int(mark, 16) else None
+        if found.stedi_source() != int(mark, 16):
+            return None
     except (OSError, AttributeError):
         return None
+    for name, (result, *arguments) in functions.items():
+        function = getattr(found, name)
+        function.restype, function.argtypes = result, arguments
+    return found
 
 
 def release_memory() -> None:

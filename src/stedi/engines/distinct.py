@@ -84,16 +84,16 @@ def readings(table: str, sql: str) -> Readings | None:
 @cache
 def library() -> Any:
     """Returns the compiled library, or None."""
-    found = _native.library(Path(__file__).with_suffix(".c"))
-    if found is None:
-        return None
-    found.stedi_divide.restype = c_int64
-    found.stedi_divide.argtypes = [
-        *(c_void_p, c_int32, c_int64, c_int64, c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p)
-    ]
-    found.stedi_distinct.restype = c_int64
-    found.stedi_distinct.argtypes = [c_void_p, c_int64, c_int32, c_int64, c_int64]
-    return found
+    pointer, number = c_void_p, c_int64
+    return _native.library(
+        Path(__file__).with_suffix(".c"),
+        {
+            "stedi_divide": [
+                *(number, pointer, c_int32, number, number, c_int32, number, number, pointer, pointer, pointer)
+            ],
+            "stedi_distinct": [number, pointer, number, c_int32, number, number],
+        },
+    )
 
 
 def write(

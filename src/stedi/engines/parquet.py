@@ -118,26 +118,23 @@ class StoredBytes:
 @cache
 def library() -> Any:
     """Returns the compiled library, or None."""
-    found = _native.library(Path(__file__).with_name("pages.c"))
-    if found is None:
-        return None
-    page, bounds = POINTER(NativePage), POINTER(NativeBounds)
-    for name, arguments in {
-        "stedi_mark": [page, c_int64, c_void_p, c_void_p],
-        "stedi_head": [c_void_p, c_int64, c_int64, POINTER(NativeHead)],
-        "stedi_used": [page, c_int64, c_void_p, c_void_p],
-        "stedi_ranges": [c_void_p, c_int64, c_uint8, c_void_p],
-        "stedi_codes": [page, c_int64, c_void_p],
-        "stedi_pack": [page, c_int64, c_void_p, c_int32, c_void_p],
-        "stedi_plain": [page, c_int32, bounds, c_void_p],
-        "stedi_texts": [c_void_p, c_int64, c_int64, c_uint8, c_void_p],
-        "stedi_dictionary": [
-            *(c_void_p, c_int64, c_int64, c_int32, c_void_p, c_void_p, bounds, POINTER(c_int64), c_void_p)
-        ],
-    }.items():
-        function = getattr(found, name)
-        function.restype, function.argtypes = c_int64, arguments
-    return found
+    number, pointer, page, bounds = c_int64, c_void_p, POINTER(NativePage), POINTER(NativeBounds)
+    return _native.library(
+        Path(__file__).with_name("pages.c"),
+        {
+            "stedi_mark": [number, page, number, pointer, pointer],
+            "stedi_head": [number, pointer, number, number, POINTER(NativeHead)],
+            "stedi_used": [number, page, number, pointer, pointer],
+            "stedi_ranges": [number, pointer, number, c_uint8, pointer],
+            "stedi_codes": [number, page, number, pointer],
+            "stedi_pack": [number, page, number, pointer, c_int32, pointer],
+            "stedi_plain": [number, page, c_int32, bounds, pointer],
+            "stedi_texts": [number, pointer, number, number, c_uint8, pointer],
+            "stedi_dictionary": [
+                *(number, pointer, number, number, c_int32, pointer, pointer, bounds, POINTER(number), pointer)
+            ],
+        },
+    )
 
 
 def read_footer(source: memoryview | StoredBytes) -> Struct:

@@ -90,20 +90,18 @@ class _Side(Structure):
 @cache
 def library() -> Any:
     """Returns the compiled library, or None."""
-    found = _native.library(Path(__file__).with_suffix(".c"))
-    if found is None:
-        return None
-    pointer, number = c_void_p, c_int64
-    found.stedi_hash.argtypes = [pointer, pointer, c_int32, number, pointer, pointer, pointer]
-    found.stedi_pair.argtypes = [pointer, pointer, number, number, pointer]
-    found.stedi_add.argtypes = [pointer, pointer, number, *[pointer] * 3]
-    found.stedi_add_distinct.argtypes = [pointer, pointer, number, *[pointer] * 7]
-    found.stedi_put.argtypes = [pointer, pointer, pointer, number, *[pointer] * 3]
-    found.stedi_join.argtypes = [pointer, pointer, pointer, number, *[pointer] * 3, c_int32, pointer, pointer]
-    for function in ("hash", "pair", "add", "join"):
-        getattr(found, f"stedi_{function}").restype = None
-    found.stedi_add_distinct.restype = found.stedi_put.restype = c_int64
-    return found
+    pointer, number, sums = c_void_p, c_int64, [c_void_p] * 3
+    return _native.library(
+        Path(__file__).with_suffix(".c"),
+        {
+            "stedi_hash": [None, pointer, pointer, c_int32, number, *sums],
+            "stedi_pair": [None, pointer, pointer, number, number, pointer],
+            "stedi_add": [None, pointer, pointer, number, *sums],
+            "stedi_add_distinct": [number, pointer, pointer, number, *[pointer] * 7],
+            "stedi_put": [number, pointer, pointer, pointer, number, *sums],
+            "stedi_join": [None, pointer, pointer, pointer, number, *sums, c_int32, pointer, pointer],
+        },
+    )
 
 
 @cache

@@ -79,16 +79,15 @@ class _Table(Structure):
 @cache
 def library() -> Any:
     """Returns the compiled scanner; None if there is none for this source, or if `STEDI_PURE` is set."""
-    found = _native.library(_SOURCE)
-    if found is None:
-        return None
-    found.stedi_scan.restype = c_int64
-    found.stedi_scan.argtypes = [POINTER(_Table), c_char_p, c_int64, c_int64, POINTER(c_int32)]
-    found.stedi_lines.restype = c_int64
-    found.stedi_lines.argtypes = [c_char_p, c_int64, c_int64]
-    found.stedi_add.argtypes = [POINTER(_Table), POINTER(_Value), c_uint32]
-    found.stedi_locale.restype = c_void_p
-    return found
+    return _native.library(
+        _SOURCE,
+        {
+            "stedi_scan": [c_int64, POINTER(_Table), c_char_p, c_int64, c_int64, POINTER(c_int32)],
+            "stedi_lines": [c_int64, c_char_p, c_int64, c_int64],
+            "stedi_add": [c_int32, POINTER(_Table), POINTER(_Value), c_uint32],
+            "stedi_locale": [c_void_p],
+        },
+    )
 
 
 def line_breaks(text: bytes, at: int, end: int) -> int:
