@@ -75,6 +75,7 @@ def keep(before: Path, after: Path, recall: Recall) -> None:
         recall: The recall.
     """
     (after / CHAIN).mkdir(0o700)
+    # a copy from which people were dropped before has the original's signature in its chain, none of its own
     base = before / CHAIN if (before / CHAIN).is_dir() else before
     for name in _BASE:
         shutil.copyfile(base / name, after / CHAIN / name)
@@ -116,11 +117,13 @@ def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str
     for recall in found:
         recalls.refuse_other(recall, base)
     dropped = {subject: since for recall in found for subject, since in recall.drop.items()}
+    # the checksums of the original: a recall changes files, but neither adds nor removes one
     listed = {line.partition("  ")[2] for line in contents.content(folder / CHAIN / SUMS).decode("ascii").splitlines()}
     here_now = {name for name in digests if not name.startswith(f"{CHAIN}/")} - {SUMS}
     odd += [(name, "a file too many: it was not signed") for name in sorted(here_now - listed)]
     odd += [(name, "missing") for name in sorted(listed - here_now)]
     odd += [(MANIFEST, what) for what in _differs(manifest, base, dropped)]
+    # the last recall has the digests of what stays without all whom it names: usable if these are all who were dropped
     proved = found[-1].contents if found[-1].drop.keys() >= dropped.keys() else {}
     odd += _files(folder, manifest, base, found, proved)
     odd += _quality(folder, manifest, proved)
@@ -146,6 +149,7 @@ def parent(base: Mapping[str, Any], origin: str, drop: Mapping[str, str]) -> dic
 
 def _recalls(folder: Path) -> list[Path]:
     found = []
+    # up to the first gap: a recall behind it is a file too many
     for number in range(1, _MOST):
         path = folder / CHAIN / f"recall-{number}.json"
         if not path.is_file():
@@ -168,6 +172,7 @@ def _differs(manifest: Manifest, base: Manifest, dropped: Mapping[str, str]) -> 
     if [file.path for file in manifest.files] != [file.path for file in base.files]:
         yield "files: expected those of the release that was signed, found others"
     account, before = list(manifest.plain["account"]), list(base.plain["account"])
+    # all lines but the moments, the last: a recall changes that, and puts one before it
     if account[: len(before) - 1] != before[:-1]:
         yield "account: expected that of the release that was signed, and what was recalled, found another"
 
@@ -186,6 +191,7 @@ def _files(
             continue
         if file.path not in rewritten:
             yield file.path, "other bytes than were signed, and no recall concerns it"
+        # a file without a digest is only counted: the lake could no longer read the release when it wrote the recall
         elif file.path in proved:
             try:
                 same = contents.digest(contents.without(folder / file.path, frozenset())) == proved[file.path]

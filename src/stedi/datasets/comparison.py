@@ -45,9 +45,11 @@ class Diff:
 
 def diff(context: Context, key: Key, one: Entry, other: Entry) -> Diff:
     """Returns how two releases differ."""
+    # no table says who a subject is: everybody's id in both releases is computed, and looked for there
     marks = known(context, key)
     first, second = (_people(context, key, entry, marks) for entry in (one, other))
     both = first.keys() & second.keys()
+    # not the people found by mark: the counts are those of the releases, whoever the lake still knows
     sizes = [len(registry.subjects(context, entry.release)) for entry in (one, other)]
     rows = [{split: found["rows"] for split, found in entry.manifest["splits"].items()} for entry in (one, other)]
     options = [entry.manifest["options"] for entry in (one, other)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 SUBJECTS = "subjects.parquet"
 _DATA = re.compile(r"data/(train|validation|test)-[0-9]{5,}-of-[0-9]{5,}\.parquet")
+"""Where a file of data may lie; as this is all that a path may be, none leads out of the folder."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 1 << 28
 """The largest file of a release that is read whole, bytes: manifest and checksums of a million files."""
@@ -87,6 +88,7 @@ def content(path: Path) -> bytes:
     Raises:
         OSError: It is not there, is no regular file, or is larger than any such file.
     """
+    # a link could show this reader another file than the next one
     if path.is_symlink():
         raise OSError("a link")
     return durable.content(path, _LARGEST)
@@ -118,6 +120,7 @@ def parsed(raw: bytes) -> Manifest:
     if not isinstance(plain, dict):
         raise ValueError("no object")
     for name, kind in _MANIFEST.items():
+        # to Python, true is an integer
         if name not in plain or not isinstance(plain[name], kind) or (kind is int and isinstance(plain[name], bool)):
             raise ValueError(f"no {name}, or another type of it")
     try:
@@ -129,6 +132,7 @@ def parsed(raw: bytes) -> Manifest:
             _told(_SHA256.fullmatch(plain["parent"]["manifest_sha256"]))
         for listed in files:
             _told(_SHA256.fullmatch(listed.sha256) and (listed.path == SUBJECTS or _DATA.fullmatch(listed.path)))
+        # a file that is listed twice could have two checksums, and a reader take either
         _told(len({listed.path for listed in files}) == len(files) and set(plain["splits"]) == set(SPLITS))
         _told(all(isinstance(c["name"], str) and isinstance(c["type"], str) for c in plain["columns"]))
         _told(all(isinstance(a["what"], str) and isinstance(a["rows"], int) for a in plain["account"]))
@@ -158,6 +162,7 @@ def kind(found: pa.DataType) -> str:
     """Returns a type in the manifest's words."""
     import pyarrow as pa
 
+    # Parquet has no large lists or strings: whether a file reads back as such depends on the Arrow schema of its writer
     if pa.types.is_list(found) or pa.types.is_large_list(found):
         return f"list<{kind(found.value_type)}>"
     if pa.types.is_timestamp(found) and found.tz:
@@ -171,6 +176,7 @@ def counts(path: Path) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     found: dict[str, int] = {}
+    # as a dictionary, the text of a subject is decoded once for all of its rows
     with pq.ParquetFile(path, read_dictionary=["subject"]) as file:
         for batch in file.iter_batches(1 << 20, columns=["subject"]):
             for pair in batch.column(0).value_counts():
@@ -233,6 +239,7 @@ def _parts(name: str, column: pa.Array) -> Iterator[tuple[str, Any]]:
         width, data = values.type.bit_width // 8, values.buffers()[1]
         return memoryview(data)[values.offset * width : (values.offset + len(values)) * width] if data else b""
 
+    # which of a file's columns are dictionaries is its writer's matter, too
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     yield f"{name}#valid", numbers(column.is_valid().cast(pa.int8()))
@@ -241,6 +248,7 @@ def _parts(name: str, column: pa.Array) -> Iterator[tuple[str, Any]]:
         yield from _parts(f"{name}[]", column.flatten())
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.fill_null(column.cast(pa.large_string()), "")
+        # "ab", "c" and "a", "bc" have the same bytes one after the other
         yield f"{name}#length", numbers(pc.binary_length(column).cast(pa.int64()))
         _, places, data = column.buffers()
         if len(column) and data:

@@ -68,6 +68,7 @@ def create(
     """
     refuse_name(name)
     registry.refuse_address("for", options.recipient)
+    # before any work: one invalid row of labels is enough to refuse
     spoken = labels.read(options.labels) if options.labels else None
     key, config, tables = context.key(), context.config, context.catalog.tables()
     version = registry.next_version(context, name)
@@ -105,6 +106,7 @@ def create(
         quality_ = beside.submit(quality.measure, second, options)
         progress("write rows", 0.5)
         files, of_subject = rows.write(staged)
+        # who has moments may still have no window: only those with rows are in the release
         present = [member for member in rows.members if member.subject in of_subject]
         engine.insert_rows(
             "subjects",
@@ -182,6 +184,7 @@ def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str
             f"labels: expected the file of labels of {last.release}{where}, found none; name it: --labels FILE "
             f"(SHA-256 {about['sha256'][:16]}...)"
         )
+    # said, not refused: corrected labels are a reason to make the next version
     if labels.read(file).sha256 != about["sha256"]:
         context.say(f"{last.name}: the labels differ from those of {last.release}: the file has changed")
     return replace(options, labels=str(file))
@@ -256,6 +259,7 @@ def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, T
         if state.current is None:
             raise LakeError(f"{name}: expected built rows, found none; land deliveries first")
         inputs.append(Input(name, state.current.id, state.current.summary.get("stedi.sql")))
+        # the time of the newest input, not of the clock: the same tables give the same bytes
         newest = max(newest, state.current.at_ms)
     built = tables["customers_trusted"].current
     assert built is not None
@@ -332,6 +336,7 @@ def _tied(context: Context, engine: DuckDB, key: Key) -> dict[str, str]:
     )
     found: list[list[str]] = []
     for _, emails in rows:
+        # two spellings of one address are one person
         found.append(sorted(set(tombstones.persons(key, emails))))
     erased = tombstones.read(context.root, key)
     if erased.claims:

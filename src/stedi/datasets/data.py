@@ -134,6 +134,7 @@ class Rows:
     def match(self) -> None:
         """Works out the moments of all members: `moments`, and of each person in it `present` with their number."""
         engine = self._engine
+        # pseudonyms are hex digits of a hash: equal ranges of their first four hold about equally many people
         parts = self._readings // _AT_ONCE + 1
         bounds = [f"'{place * 0x10000 // parts:04x}'" for place in range(1, parts)]
         for part, (above, below) in enumerate(zip(["''", *bounds], [*bounds, "'g'"], strict=True)):
@@ -208,6 +209,7 @@ class Rows:
         options = self._options
         assert options.window is not None
         assert options.stride is not None
+        # interpolated samples are no moments, and overlapping windows share some: these have to be counted apart
         if options.resample is None and options.stride >= options.window:
             inside = assembly.samples  # each moment in one window at most
         elif not assembly.kept:
@@ -260,6 +262,8 @@ class Rows:
                     self._engine.copy(self._select(first, last), folder / name)
                 else:
                     self._write_windows(self._assembly, first, last, folder / name)
+                # a folder named like `split=1` above the release would replace the column of that name, without an
+                # error
                 read = f"read_parquet([{path_literal(str(folder / name))}], hive_partitioning = false)"
                 counts = self._engine.rows(f"select subject, count(*) from {read} group by subject")
                 rows.update(counts)
@@ -311,6 +315,7 @@ class Rows:
         return (
             f"select b.subject, {instant} as moment, m.distance, m.x, m.y, m.z, m.vectors, m.dt_ms{more} "
             f"from {source} as m join present as p on m.person = p.person join members as b on m.person = b.person "
+            # by every column: moments of one instant have an order, too, however the engine has read them
             f"where m.{within} order by m.person, m.ms, m.distance, m.dt_ms, m.vectors, m.x, m.y, m.z"
         )
 
@@ -321,12 +326,14 @@ def _ranges(people: Sequence[int], moments: dict[int, int]) -> list[tuple[int, i
     first, held = None, 0
     for person in people:
         first = person if first is None else first
+        # a file ends with a whole person: dropping someone rewrites one file, and a proof reads their rows from one
         held += moments[person]
         if held >= MOMENTS:
             found.append((first, person))
             first, held = None, 0
     if first is not None:
         found.append((first, people[-1]))
+    # no person has the number -1: the range selects nothing, and the split has a file that readers find
     return found or [(-1, -1)]
 
 

@@ -139,6 +139,7 @@ class Dataset:
         """Returns the rows of a split as an Arrow table."""
         import pyarrow.parquet as pq
 
+        # of several files, PyArrow reads a folder named like `user=1` above the release as a column, if it may
         return pq.read_table([str(path) for path in self.files(split)], partitioning=None)
 
     def polars(self, split: SplitName = "train") -> pl.DataFrame:

@@ -56,6 +56,7 @@ def drop(
         return ()
     beside = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(8)}.partial")
     beside.mkdir(0o700)
+    # while this process lives, no other takes it for an abandoned one
     held = durable.hold(beside)
     try:
         plain = _rewritten(folder, beside, manifest, frozenset(present), known)
@@ -65,6 +66,7 @@ def drop(
         seal_it(beside)
         if not (beside / SUMS).exists():
             (beside / SUMS).write_bytes(seal.sums(beside))
+        # on disk before it has the release's name: a crash after the exchange finds a whole folder
         _settle(folder, beside)
         exchange(beside, folder)
         durable.sync(folder.parent)
@@ -94,10 +96,12 @@ def exchange(one: Path, other: Path) -> None:
     Raises:
         OSError: This system cannot do so; nothing was changed.
     """
+    # two renames would leave a moment at which there is no release; Python has no call that exchanges two names
     library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     try:
         if sys.platform == "darwin":
+            # 2 is RENAME_SWAP here, and RENAME_EXCHANGE on Linux
             failed = library.renamex_np(*names, 2)
         else:
             here = -100  # AT_FDCWD
@@ -141,6 +145,7 @@ def _rewritten(
 def _account(account: list[dict[str, Any]], gone: int) -> list[dict[str, Any]]:
     """Returns an account from which some final moments were removed."""
     *before, last = account
+    # one line for all recalls: a second adds to that of the first
     recalled = {"what": RECALLED, "rows": -gone}
     if before and before[-1]["what"] == RECALLED:
         recalled["rows"] += before.pop()["rows"]
@@ -189,6 +194,7 @@ def _moments(source: Path, gone: frozenset[str]) -> int:
     if pa.types.is_timestamp(start.type):
         start, unit = start.cast(pa.int64()), 1000  # microseconds
     at = pc.add(pc.take(start, of), pc.multiply(pc.list_flatten(table.column("t_ms")).cast(pa.int64()), unit))
+    # the same moment is in several windows where these overlap: it is one by subject and instant
     moments = pa.table({"subject": pc.take(table.column("subject"), of), "at": at})
     if "mask" in wanted:
         moments = moments.filter(pc.list_flatten(table.column("mask")))
@@ -207,6 +213,7 @@ def _subjects(source: Path, target: Path, gone: frozenset[str]) -> int:
 
 def _link(source: Path, target: Path) -> None:
     try:
+        # a link needs no room and no time, and its bytes are certainly the same; not every file system has them
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)

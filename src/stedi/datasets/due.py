@@ -47,6 +47,7 @@ class Allowed:
 
     def renew(self, engine: DuckDB) -> None:
         """Decides again if more records have landed since."""
+        # people are judged while rows are made; only a landing or withdrawal meanwhile makes that old
         if self._heads() != self._judged:
             self._judge(engine)
 
@@ -56,6 +57,7 @@ class Allowed:
         return [state.id if state else None for state in states]
 
     def _judge(self, engine: DuckDB) -> None:
+        # before the tables are read: a landing in between is seen as a change, never missed
         self._judged = self._heads()
         states = self._catalog.tables()
         for name in ("customers_landing", "accelerometer_landing"):
@@ -162,6 +164,7 @@ def labels_of_moments(source: str, spoken: LabelFile) -> str:
     # a moment has what lies after the middle between the one before and it, up to the middle between it and the next
     near = (
         "select m.person, m.ms, count(*) as events, min(i.label) as label from instants_due as i asof join (select "
+        # both sides doubled, so that the middle of two instants stays an integer; the first moment takes all before it
         f"person, ms, coalesce(lag(ms) over (partition by person order by ms) + ms, -1) as middle from ({once})) as m "
         "on i.person = m.person and 2 * i.ms > m.middle group by m.person, m.ms"
     )

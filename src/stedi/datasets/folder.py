@@ -39,8 +39,10 @@ def chosen(root: Path, name: str, version: int, output: str | os.PathLike[str] |
             f"{path}: expected a folder on this machine, found a bucket; give --output DIR, then copy it there"
         )
     if output is not None:
+        # by its real path: a link may lead into a lake
         real = Path(os.path.realpath(path))
         own = None if s3.is_remote(root) else Path(os.path.realpath(root / RELEASES))
+        # in the lake, a release may lie only beside those of its name, where commands remove what killed ones have left
         if own is None or real.parent != own / name:
             places.refuse_into_lake(path)
         if not real.parent.is_dir() and (own is None or not real.is_relative_to(own)):
@@ -66,8 +68,10 @@ def staged(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
     try:
         yield beside
         settled = sorted(beside.rglob("*"))
+        # readable by the group where the folder around it is
         beside.chmod(0o700 | path.parent.stat().st_mode & 0o050)
         durable.settle(settled)
+        # on disk before it has its name: a release that is named is whole, whatever happens to the machine
         for entry in (*settled, beside):
             durable.sync(entry)
         if os.path.lexists(path):  # rename would take the place of an empty folder

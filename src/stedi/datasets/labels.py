@@ -177,12 +177,14 @@ def load(
         if row.named == "serialNumber":
             owners = devices.get(row.person, ())
             if len(owners) > 1:
+                # of two wearers of one device nobody can say whose step it was
                 counts["ambiguous"] += 1
                 continue
             who = next(iter(owners), None)
         else:
             who = customer_id(row.person) if row.named == "email" else row.person
         if who is None or who not in people:
+            # counted by person without keeping the address: an unknown one by its value, a known one by the pseudonym
             elsewhere["" if who is None else who, row.person if who is None else ""] += 1
         elif row.end is None:
             instants.append((people[who], row.start, row.label))
@@ -192,8 +194,10 @@ def load(
             counts["spans"] += 1
     flat = ((person, *span) for person in sorted(spans) for span in disjoint(spans[person]))
     engine.insert_rows(SPANS, {"person": "integer", "starts": "bigint", "ends": "bigint", "label": "varchar"}, flat)
+    # a set: an instant that is delivered twice is one event
     engine.insert_rows(INSTANTS, {"person": "integer", "ms": "bigint", "label": "varchar"}, sorted(set(instants)))
     return Loaded(
+        # by the file, not by who is in it: two releases with the same file have the same columns
         columns=("label", "events") if any(row.end is None for row in file.labels) else ("label",),
         whole=any(row.end is not None for row in file.labels),
         spans=counts["spans"],
@@ -264,6 +268,7 @@ def of_windows(source: str, loaded: Loaded) -> str:
         )
     enough = "max(weight) >= any_value(ends - starts) - sum(weight)" if loaded.whole else "true"
     placed = f"select *, row_number() over (partition by {key} order by label) as place from ({weighed})"
+    # of two labels with equal weight, the first in text order has the greater `-place`
     most = f"case when {enough} then arg_max(label, (weight, -place)) end"
     chosen = f"select {key}, {most} as label from ({placed}) group by all"
     labelled = f"select w.*, l.label from {source} w left join ({chosen}) l using ({key})"
@@ -286,6 +291,7 @@ def disjoint(spans: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]
     bounds = sorted({bound for start, end, _ in ordered for bound in (start, end)})
     held: list[tuple[int, int, str]] = []
     place = 0
+    # between two bounds that follow each other, the same spans hold all the time
     for start, end in pairwise(bounds):
         while place < len(ordered) and ordered[place][0] <= start:
             held.append(ordered[place])
@@ -302,6 +308,8 @@ def disjoint(spans: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]
 
 
 def _csv(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    # spreadsheets write a byte order mark before the header; without `newline`, a line end within quotes is kept as it
+    # is
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
@@ -323,6 +331,7 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]
 
     try:
         with pq.ParquetFile(path) as file:
+            # others may hold anything, also types that have no Python value
             columns = [column for column in file.schema_arrow.names if _known(column)]
             number = 0
             for batch in file.iter_batches(65_536, columns=columns):
@@ -395,6 +404,7 @@ def _label(row: Mapping[str, object], where: str) -> Label:
         raise UsageError(
             f"{where}: label: expected up to {LONGEST} printable characters without '@', so that it is no address"
         )
+    # an address is trimmed where it becomes a pseudonym (rule 1)
     person = given[who] if who == "email" else given[who].strip()
     return Label(who, person, times.get("start", times.get("instant", 0)), times.get("end"), label)
 
@@ -408,6 +418,7 @@ def _instant(value: object, where: str) -> int:
     if isinstance(value, int):
         found = value
     elif isinstance(value, str) and value.strip().lstrip("-").isascii() and value.strip().lstrip("-").isdigit():
+        # 30 digits are out of range in any case, and Python refuses to parse thousands of them with another error
         found = int(value.strip()[:30])
     elif isinstance(value, str | datetime):
         try:

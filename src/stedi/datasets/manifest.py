@@ -19,8 +19,6 @@ from stedi.privacy import addresses
 FORMAT = 1
 """The version of the folder's layout and of the manifest."""
 NAME = "manifest.json"
-SUMS = "SHA256SUMS"
-SIGNATURE = "manifest.sig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +221,7 @@ def document(
         "software": {"name": "stedi", "version": origin.software},
         "purpose": release.options.purpose,
         "for": release.options.recipient,
+        # the path of labels is one machine's, and can name a person: copies of the release get only the file's name
         "options": {**release.options.to_json(), "labels": shown_name(release.options.labels)},
         "labels": None if labels is None else dict(labels),
         # programs that read numbers as doubles round an id
@@ -265,10 +264,3 @@ def sha256(path: Path) -> str:
     """Returns a file's SHA-256, hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sums(folder: Path) -> bytes:
-    """Returns `SHA256SUMS` of a folder: a line for each file but itself and the signature, as `sha256sum` reads it."""
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    kept = [name for name in files if name not in (SUMS, SIGNATURE)]
-    return "".join(f"{sha256(folder / name)}  {name}\n" for name in kept).encode()

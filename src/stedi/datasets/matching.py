@@ -36,6 +36,7 @@ def vectors(options: Options, *, exact: bool = True) -> str:
         exact: What the function `exact` gave.
     """
     if options.vectors == "list":
+        # in order of the values, since vectors of one instant have no other order
         listed = "list(struct_pack(x := x, y := y, z := z) order by x, y, z)"
         shown = ", ".join(f"list_transform(v, lambda e: e.{axis}) as {axis}" for axis in _AXES)
         return (
@@ -53,6 +54,7 @@ def _sum(value: str) -> str:
     Each double is split into two with exact sums: multiples of 2^-20, and of 2^-72 below them. `exact` must hold for
     the values.
     """
+    # floating-point addition rounds, so a plain sum depends on the order of its terms, and that on the threads
     coarse = f"(({value} + {_COARSE!r}::double) - {_COARSE!r}::double)"
     fine = f"((({value} - {coarse}) + {_FINE!r}::double) - {_FINE!r}::double)"
     return f"(sum({coarse}) + sum({fine}))"
@@ -80,6 +82,7 @@ def moments(options: Options, *, exact: bool = True) -> str:
     if options.match == "backward":
         return f"{joined} {back} where {within}"
     ends = (
+        # two joins, since `asof` has no nearest; `materialized`, since the vectors are needed three times
         f"with v as materialized (select *, row_number() over () as place from ({means})), "
         "b as (select s.person, s.ms, s.serial, s.distance, max(v.ms) as before from steps as s asof left join v on "
         "s.person = v.person and s.ms >= v.ms group by all), "

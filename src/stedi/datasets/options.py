@@ -107,6 +107,7 @@ class Options:
             )
         if self.window is None:
             beside = sorted({"stride", "max_gap", "min_samples", "resample", "pad"} & given)
+            # options of a manifest give every value, also the defaults: those are no contradiction
             if self.pad or any(getattr(self, name) != getattr(Options(), name) for name in beside):
                 what = "expected a window with it, found none; give a window, such as 10s"
                 raise UsageError(what, argument=beside[0])
@@ -153,6 +154,7 @@ def duration(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         found = value
     elif isinstance(value, str) and (parts := _DURATION.fullmatch(value.strip())):
+        # in integers: 0.1 s is exactly 100 ms
         thousandths = int(parts[1]) * 1000 + int((parts[2] or "").ljust(3, "0"))
         whole, rest = divmod(thousandths * _UNITS[parts[3]], 1000)
         found = None if rest else whole

@@ -71,6 +71,7 @@ def prove(
     Raises:
         AuditFailed: It may not.
     """
+    # after all files are written: who withdrew while they were is seen, too
     allowed.renew(engine)
     since = "coalesce(a.shared, 0)" if allowed.since_consent and options.purpose == "public" else "0"
     engine.materialize(
@@ -188,12 +189,14 @@ def _equal(options: Options) -> str:
     """Returns the SELECT that counts windows, or runs of moments, in two splits."""
     if options.window is not None:
         return f"select count(*) from ({_TWICE})"
+    # single moments are equal by chance; who has too few of them can have no run, and needs no window function
     often = (
         f"select subject from values_written where value in ({_TWICE}) group by subject having count(*) >= {_ENOUGH}"
     )
     before = ", ".join(f"lag(value, {rows}) over w" for rows in range(1, _ENOUGH - 1))
     runs = (
         f"select split, hash(value, {before}) as run, lag(value, {_ENOUGH - 1}) over w as first, "
+        # values that never change are equal for any two people at rest
         "min(level) over w <> max(level) over w as varies from values_written "
         f"where subject in ({often}) window w as (partition by subject order by ms, value "
         f"rows between {_ENOUGH - 1} preceding and current row)"
@@ -337,6 +340,8 @@ class _Values:
     def _between(self) -> str:
         """Returns the SELECT of how many samples are neither a moment nor between two as a straight line has it."""
         names = ("distance", "x", "y", "z", "dt")
+        # of two devices at one instant, the one with the lesser distance is interpolated: as in a struct's order of
+        # values
         once = (
             "select person, ms, min(distance)::double as distance, any_value(x) as x, any_value(y) as y, "
             "any_value(z) as z, any_value(dt) as dt, any_value(largest) as largest from moments_due group by person, ms"
@@ -352,6 +357,7 @@ class _Values:
         tests = [f"abs(w.{axis} - {line[axis]}) <= {most}" for axis in "xyz"]
         tests += [
             f"abs(w.distance - {line['distance']}) <= {far}",
+            # `dt_ms` is written as a whole number
             f"abs(w.dt_ms - {line['dt']}) <= 0.5 + {_LINEAR}",
             "w.made_up = (w.ms <> k.ms)",
             f"(not w.made_up or k.after_ms - k.ms <= {self._options.max_gap})",

@@ -33,6 +33,7 @@ _WINDOW = 2_000
 _AT_ONCE = 4_000_000
 """Moments that are sorted at once."""
 _BINS = 20
+"""Bins of the histogram, from the tolerance before to the tolerance after."""
 _DAY = 86_400_000
 WITHIN = "moments_in_windows"
 """What `by_subject` has besides, if samples were interpolated."""
@@ -84,12 +85,15 @@ def measure(engine: DuckDB, options: Options) -> Quality:
         "from moments group by person",
     )
     intervals = (
+        # `quantile_disc` gives a measured interval, never the mean of two; equal instants of two devices are no
+        # interval
         "select person, quantile_disc(step, [0.05, 0.5, 0.95]) as steps, max(step) as longest, "
         f"count_if(step > {options.max_gap}) as interrupts, count_if(step <= {options.max_gap}) as kept, "
         f"coalesce(sum(case when step <= {options.max_gap} then step end), 0)::bigint as worn from (select person, "
         "ms - lag(ms) over (partition by person order by ms) as step from moments where {}) where step > 0 "
         "group by person"
     )
+    # first without rows, for the types of its columns; then some people at a time, since sorting takes memory
     engine.materialize("intervals", intervals.format("false"))
     for first, last in _ranges(engine.rows("select person, moments from present order by person")):
         engine.run(f"insert into intervals {intervals.format(f'person between {first} and {last}')}")
@@ -111,6 +115,7 @@ def of_people(people: Sequence[Mapping[str, Any]], options: Options) -> Quality:
         people: As in `by_subject`.
         options: The release's.
     """
+    # only from what stands by person: after a recall the copy's holder has nothing else to compute it from
     rates = [person["SampleRate"] for person in people if person["SampleRate"] is not None]
     lags: Counter[int] = Counter()
     constant: Counter[str] = Counter()

@@ -55,6 +55,7 @@ def write(context: Context, key: Key, entry: Entry, now: int) -> Recall:
         entry: The release.
         now: The instant, epoch milliseconds.
     """
+    # a deleted release can be recalled, too: copies of it may be anywhere
     found = staleness.stale(context, key, now, [replace(entry, deleted=False)]).get(entry.release, {})
     drop = {subject: instant(since) for subject, since in found.items()}
     files, left = _held(entry, frozenset(drop), registry.subjects(context, entry.release))
@@ -80,6 +81,7 @@ def apply(folder: Path, file: Path) -> Applied:
         raw = contents.content(file)
     except OSError:
         raise UsageError(f"{file}: expected a recall file, found none that can be read") from None
+    # before anything is dropped: a chain must not start from a copy that somebody has changed
     found = verify(folder)
     dropping.remove_abandoned(folder)
     if found.problems:
@@ -104,6 +106,7 @@ def _held(
     If the lake can no longer read the release, these are all files of their splits, without digests.
     """
     files: set[str] = set()
+    # an erasure has taken them out of the files here: it noted which ones they were in, as copies still have them
     for subject in gone & entry.erased.keys():
         files.update(path for path in entry.held.get(subject, "").split("\n") if path)
     try:
@@ -118,6 +121,7 @@ def _held(
             left[quality.NAME] = quality.digest([person for person in told if person["subject"] not in gone])
     except Exception:  # what lies there now is no release of the lake's: PyArrow raises what it likes
         readable, left = False, {}
+    # too many files are better than too few: a holder looks into each that is listed
     if not readable:
         splits = {known[subject][0] for subject in gone if subject in known}
         listed = (str(file["path"]) for file in entry.manifest["files"])

@@ -104,6 +104,7 @@ def refuse_other(recall: Recall, manifest: Manifest) -> None:
     """
     if recall.release != manifest.release or recall.lake != manifest.plain["lake"]:
         raise RecallRefused(f"the recall: expected one of {manifest.release}, found one of another release")
+    # after a rollback, a lake can make another release of a name and number that it has given before
     if recall.manifest_sha256 != manifest.origin:
         raise RecallRefused(
             f"the recall: expected one of this {manifest.release}, found one of another release of that name and number"
@@ -115,6 +116,7 @@ def _recall(plain: Mapping[str, Any], raw: bytes) -> Recall:
     texts = (plain["release"], plain["lake"], plain["at"])
     _told(len(drop) == len(plain["drop"]) and all(isinstance(text, str) for text in texts))
     _told(all(_SUBJECT.fullmatch(subject) and _INSTANT.fullmatch(since) for subject, since in drop.items()))
+    # paths of data only: a recall never makes its reader open a file outside of the copy
     _told(all(contents.is_data(path) for path in plain["files"]))
     _told(
         all(

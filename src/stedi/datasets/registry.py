@@ -213,6 +213,7 @@ def splits_before(context: Context, key: Key, name: str, shares: Sequence[float]
     found: list[tuple[int, Callable[[str], str], dict[str, tuple[str, int]]]] = []
 
     def known() -> Iterator[tuple[int, Callable[[str], str], dict[str, tuple[str, int]]]]:
+        # read one by one, and only as long as somebody is not found: a training set may have many versions
         yield from found
         for entry in wanted[len(found) :]:
             found.append((entry.version, identifier(key, entry.lake, entry.release), subjects(context, entry.release)))
@@ -225,6 +226,7 @@ def splits_before(context: Context, key: Key, name: str, shares: Sequence[float]
         return None
 
     wanted = [entry for entry in releases(context) if entry.name == name]
+    # who asks for other shares wants other splits: those of before do not bind them
     wanted = [entry for entry in wanted if list(entry.manifest["options"]["split"]) == list(shares)]
     return before
 
@@ -265,6 +267,8 @@ def delete(context: Context, entry: Entry) -> None:
     The caller holds the lock of builds. A folder outside of the lake stays.
     """
     if not entry.deleted:
+        # the event first: after a crash in between, a folder is left over; the other way round, a listed release lacks
+        # its folder
         append(context, [Event(entry.release, DELETED, None, None, datetime.now(UTC))])
     if entry.path.is_relative_to(context.root) and entry.path.is_dir():
         gone = entry.path.with_name(f".{entry.path.name}.{secrets.token_hex(8)}.partial")
@@ -285,6 +289,7 @@ def subjects(context: Context, release: str) -> dict[str, tuple[str, int]]:
 
 def next_version(context: Context, name: str) -> int:
     """Returns the version of the next release of a name; none is given twice, were it deleted."""
+    # deleted ones count: their copies go on being recalled by that name and number
     return 1 + max((release.version for release in releases(context) if release.name == name), default=0)
 
 
@@ -296,8 +301,8 @@ def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
         key: The lake's key.
         staged: The whole release under another name, on disk, on the file system of the target.
         target: The folder that it is to be.
-
     """
+    # the note of an interrupted release must not be replaced: it would never be registered
     if unfinished(context.root):
         finish(context, key)
     raw = (staged / "manifest.json").read_bytes()
@@ -318,6 +323,7 @@ def finish(context: Context, key: Key) -> None:
         remove_abandoned(root)
         return
     staged, target = s3.at(note["staged"]), s3.at(note["target"])
+    # otherwise the process that was killed has renamed it already
     if staged != target and staged.is_dir():
         durable.folder(target.parent)
         staged.rename(target)
@@ -328,6 +334,7 @@ def finish(context: Context, key: Key) -> None:
         raw = b""
     if _digest(raw) == note["manifest"]:  # otherwise somebody has removed it
         _register(context, target, raw)
+    # last: until then every step above is repeated, and each of them is done once only
     durable.remove(root / NOTE)
     remove_abandoned(root)
 
@@ -385,6 +392,7 @@ def _register(context: Context, target: Path, raw: bytes) -> None:
     context.catalog.create(REGISTRY)
     release = f"{manifest['name']}@{manifest['version']}"
     inside = target.is_relative_to(context.root)
+    # relative to the lake, which may be moved; a folder outside of it stays where it is
     path = str(target.relative_to(context.root)) if inside else str(target)
     source = io.BytesIO((target / "subjects.parquet").read_bytes())
     table = pyarrow.parquet.read_table(source, columns=["subject", "split", "rows"])
@@ -426,6 +434,7 @@ def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
     name, version, path, purpose, recipient, people, rows, manifest, digest, at = row
     listed = list(events)
     texts = {what: [event.text or "" for event in listed if event.what == what] for what in (MODEL, REWRITTEN, LABELS)}
+    # an erasure has written it again since: the newest manifest counts, the digest is still that of the first
     raw = texts[REWRITTEN][-1] if texts[REWRITTEN] else manifest
     now = json.loads(raw) if texts[REWRITTEN] else {"subjects": people, "rows": rows}
     place = s3.at(path) if s3.is_remote(path) or Path(path).is_absolute() else root / path

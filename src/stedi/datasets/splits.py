@@ -33,7 +33,9 @@ def place(number: int, shares: Sequence[float]) -> int:
         shares: Of each split its share, percent.
     """
     bounds = list(accumulate(shares))
+    # the last split with a share takes all the rest: shares such as 33.3 need not add up to 100 exactly in binary
     last = max(at for at, share in enumerate(shares) if share > 0)
+    # multiplied, not divided: Python compares an integer with a double exactly, and a quotient would be rounded first
     return next((at for at, bound in enumerate(bounds[:last]) if number * 100 < bound * 2**64), last)
 
 
@@ -130,10 +132,13 @@ def _stratified(
         have[split].update(amounts[group])
         given.update(amounts[group])
     sizes = {group: sum(n / totals[label] for label, n in of.items() if n) for group, of in amounts.items()}
+    # the large ones first, while the small ones can still make up for them
     for group in sorted(amounts.keys() - kept.keys(), key=lambda group: (-sizes[group], numbers[group])):
 
         def farther(split: int, of: Mapping[str, float] = amounts[group]) -> float:
             """How much farther a split is with the group than without it from its share of what has been given out."""
+            # of a label the split has h, the group adds n, and s is the split's share of what has then been given out:
+            # (h + n - s)^2 - (h - s)^2 = n (2 (h - s) + n), in shares of all there is of the label
             return sum(
                 n
                 / (all_ := totals[label])

@@ -70,6 +70,7 @@ def _left(context: Context, key: Key, now: int, engine: DuckDB) -> Left:
         research.append((customer, updated, share))
         public.append((customer, updated, shared))
         if share is not None:
+            # any date, valid or not: too many are looked up, and only those who were in a release are found there
             once_research.add(customer)
             if shared is not None:
                 once_public.add(customer)

@@ -23,6 +23,7 @@ from stedi.privacy import signatures
 from stedi.storage import s3
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)")
+"""A line of `SHA256SUMS`; no part of a name begins with a dot, so that none leads out of the folder."""
 _REQUIRED = (MANIFEST, SUMS, contents.SUBJECTS)
 
 
@@ -216,6 +217,7 @@ class _Work:
 
     def _signed(self, manifest: Manifest) -> tuple[str, tuple[str, ...]]:
         """Checks the signature; returns the signer's fingerprint and the subjects dropped by recalls."""
+        # the holder of a copy has no key: after a recall it is the chain that is signed, not the copy
         if SIGNATURE not in self._sizes and manifest.plain["parent"]:
             try:
                 proof = chain.check(self._folder, manifest, self._digests, self._pem)
@@ -240,6 +242,7 @@ class _Work:
         except AuditFailed as error:
             self._say(SIGNATURE, str(error))
             return ""
+        # checksums and manifest are the signed ones, and every other file has its checksum: so all bytes are signed
         for name, signed in statement.subjects.items():
             if self._digests.get(name) != signed:
                 self._say(name, "its bytes differ from the signed ones")

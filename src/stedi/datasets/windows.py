@@ -24,6 +24,7 @@ _GROUP = 250_000
 def segments(options: Options) -> str:
     """Returns the SELECT of the segments of `moments`: person, begun, ended, in epoch milliseconds."""
     return (
+        # a segment ends with the moment before the next one begins, the last with the person's last moment
         "select person, ms as begun, coalesce(lead(before) over (partition by person order by ms), latest) as ended "
         "from (select person, ms, lag(ms) over (partition by person order by ms) as before, "
         "max(ms) over (partition by person) as latest from moments) "
@@ -52,6 +53,7 @@ def _cut(options: Options, first: int, last: int) -> str:
         "select m.*, g.begun, m.ms - g.begun as since, g.ended - g.begun as lasts from moments as m "
         f"asof join segments as g on m.person = g.person and m.ms >= g.begun where m.person between {first} and {last}"
     )
+    # each moment is in one window at most: no list of windows to unnest
     if options.stride >= options.window:
         between = f"where since % {options.stride} < {options.window}"
         return f"select *, begun + since // {options.stride} * {options.stride} as start from ({found}) {between}"
@@ -76,6 +78,7 @@ def _resampled(options: Options, first: int, last: int) -> str:
     """Returns the SELECT of interpolated samples: on a grid from each window's start to the end of its segment."""
     assert options.window is not None
     assert options.resample is not None
+    # rounding can need one point more than the quotient, and the start is one; those beyond the window are filtered
     points = int(options.window * options.resample / 1000) + 2
     within = f"person between {first} and {last}"
     # two devices may share a moment: the first by its values represents it
@@ -142,6 +145,7 @@ class Assembly:
         for batch in batches:
             arrived = pa.Table.from_batches([batch])
             waiting = arrived if waiting is None else pa.concat_tables([waiting, arrived])
+            # not after each batch: a row group begins after `_GROUP` samples, however the engine has batched them
             while waiting.num_rows > 2 * _GROUP:
                 starts = _starts(waiting)
                 # whole windows only: the last may go on in the next batch
@@ -164,6 +168,7 @@ class Assembly:
         lengths = pc.subtract(offsets.slice(1), offsets.slice(0, len(begins)))
         measured = table["measured"].take(heads) if "measured" in table.column_names else lengths
         enough = pc.greater_equal(measured, self._options.min_samples)
+        # samples of a window are neighbours: lists over them need offsets, no grouping and no copy
         lists = {
             name: pa.ListArray.from_arrays(offsets, table[name].combine_chunks())
             for name in table.column_names
@@ -200,6 +205,7 @@ class Assembly:
         found, mask = {}, None
         for name, lists in columns.items():
             flat = pc.list_slice(lists, 0, self._pad, return_fixed_size_list=True).flatten()
+            # no measured value is null: what is null now was filled up
             mask = flat.is_valid() if mask is None else mask
             empty = pa.scalar(False if name == "made_up" else [] if pa.types.is_list(flat.type) else 0, flat.type)
             found[name] = pc.if_else(mask, flat, empty)

@@ -29,7 +29,9 @@ Given = tuple[str, str]
 LONGEST = 320
 """Characters of a plain address at most (RFC 5321, 4.5.3.1: 64 before its `@`, 255 after it)."""
 _MOST_BYTES = 256 << 20
+"""Bytes of a list, at most."""
 _LONGEST_REFERENCE = 200
+"""Characters of a request's name, at most."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -44,12 +46,17 @@ _LINE_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_~.")
 """Of RFC 5322's atoms all but those that lists and tables divide columns with, or that quote: ` { | }"""
 _AFTER = re.compile(r"[^\s@]@([^\s@]*)")
+"""What stands behind an `@`, as far as a word goes."""
 _VERSION = re.compile(r"v?[0-9]+(?:\.[0-9]+)*[.,;:)\]]*")
+"""What stands there in `NAME@3` and `net@v1.2`, with the punctuation of a sentence."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+"""The start of a link, such as `mailto:`."""
 _LABEL = re.compile(r"(?:e-?mail|mail|address|user|login|to|from|cc|bcc)\s*[:=]", re.IGNORECASE)
 _ENCODED = re.compile(r"%[0-9A-Fa-f]{2}|&#?\w+;|=[0-9A-F]{2}=|\\u[0-9A-Fa-f]{4}|=\?[\w-]+\?")
+"""Percent-encoding, character references, quoted-printable, JSON's escapes, or an encoded word of a mail header."""
 _PHONE = re.compile(r"\+?[0-9 ().\/-]*[0-9][0-9 ().\/-]*")
 _SERIAL = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{16,64}|[A-Z]{1,6}-?[0-9]{4,}")
+"""A serial number: a UUID, hex digits, or letters before digits."""
 _QUOTES = frozenset('"`\u00ab\u00bb\u2039\u203a\u201c\u201d\u201e\u201f\u300c\u300d\uff02')
 _APOSTROPHES = "'\u2018\u2019\u201a\u201b\u02bc\uff07"
 _BETWEEN = re.compile(r"[,;|/\s\uff0c\uff1b\u3001]")
@@ -81,6 +88,7 @@ def reference(text: str, wanted: Iterable[str] = (), called: Iterable[tuple[str,
     if len(text) > _LONGEST_REFERENCE or not text.isprintable():
         wrong = f"one line of {_LONGEST_REFERENCE} characters at most, found something else"
     else:
+        # receipts last for years and may be shown to anybody: a name that was encoded counts, too
         read = [normalise(reading) for reading in tokens.readings(text)]
         if any("@" in each or "\uff20" in each or any(address in each for address in wanted) for each in read):
             wrong = "a name of the request that tells nobody's address, found an address or an @"
@@ -116,6 +124,7 @@ def placed(given: Iterable[Given], *, exact: bool = False) -> dict[str, str]:
         wrong = _unreadable(text) if exact else complaint(text)
         if wrong:
             raise UsageError(f"{place}: expected one plain email address, {wrong}; nothing was done")
+        # two spellings of one address are one customer (rule 1), reported at the first
         found.setdefault(normalise(text), place)
     return found
 
@@ -149,6 +158,7 @@ def _of_call(words: Iterable[str], file: Path | None, stdin: BinaryIO | None) ->
     elif file is not None:
         try:
             with destinations.expanded(file).open("rb") as stream:
+                # one byte more shows that there are too many; `lines_of` refuses them
                 raw = stream.read(_MOST_BYTES + 1)
         except OSError as error:
             raise UsageError(
@@ -160,8 +170,10 @@ def _of_call(words: Iterable[str], file: Path | None, stdin: BinaryIO | None) ->
 def _stdin(given: BinaryIO | None) -> bytes:
     """Returns everything on stdin, as bytes."""
     try:
+        # Python has no stdin where the process was started without one
         if given is None and (sys.stdin is None or sys.stdin.closed):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        # a notebook or a test may have put a text stream without bytes in its place
         stream = given or getattr(sys.stdin, "buffer", None)
         if stream is not None:
             return bytes(stream.read(_MOST_BYTES + 1))
@@ -198,6 +210,7 @@ def lines_of(raw: bytes, where: str) -> Iterator[Given]:
     if len(raw) > _MOST_BYTES:
         raise UsageError(f"{where}: expected at most {_MOST_BYTES >> 20} MiB, found more; nothing was done")
     encoding, start = next(((name, len(mark)) for mark, name in _MARKS if raw.startswith(mark)), ("utf-8", 0))
+    # Latin text in UTF-16 is valid UTF-8, with a NUL beside each letter: every address in it would be unknown
     if encoding == "utf-8" and b"\0" in raw:
         raise UsageError(
             f"{where}: expected text in UTF-8, or UTF-16 that begins with a byte order mark, found NUL bytes (UTF-16 "
@@ -348,6 +361,7 @@ def _unreadable(text: str) -> str | None:
 
 
 def _each(values: Iterable[str]) -> Iterable[str]:
+    # bytes are iterable, but their items are numbers
     if isinstance(values, bytes | bytearray) or not isinstance(values, Iterable):
         raise UsageError(
             f"addresses: expected text, or several in a list, found {type(values).__name__}; nothing was done"

@@ -37,10 +37,13 @@ def agreeing(records: Iterable[Record], now: int) -> dict[str, int]:
     since: dict[str, int] = {}  # 0 for a customer whose latest records do not all give consent
     for email, updated, share in records:
         customer = normalise(email)
+        # checked here again, not only when landing: a lake may be older than the contract, with a 0 or seconds for a
+        # date
         agreed = share if share is not None and updated <= now and INSTANT_BEGIN <= share <= now else 0
         before = latest.get(customer)
         if before is None or updated > before:
             latest[customer], since[customer] = updated, agreed
+        # a tie (rule 2): one record without consent decides; if all give it, the later date is in force
         elif updated == before:
             since[customer] = max(since[customer], agreed) if agreed and since[customer] else 0
     return {customer: date for customer, date in since.items() if date}

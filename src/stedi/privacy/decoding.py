@@ -32,12 +32,16 @@ LEVELS = 4
 """How many layers of packing are unpacked."""
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _SKIPPABLE = bytes(range(0x50, 0x60))
+"""First bytes of zstd's skippable frames, whose magic numbers are 0x184D2A50 to 0x184D2A5F in little-endian order."""
 _MEMBERS = 10_000
+"""The members of an archive that are read, at most; a megabyte of archive can list 20,000."""
 _SIGN = re.compile(rb"@\0|\0@|[%=&\\]\0+[0-9A-Za-z#\\]")
 """What every address in UTF-16 contains: its `@`, plain or encoded."""
+# `P` of zip and 0x5D of lzma are among the skippable bytes; zlib has its method, 8, in the low four bits (RFC 1950)
 _FIRST = frozenset(bytes([n]) for n in range(256) if n in b"\x1f\x28B\xfd\xfe\xff" or n in _SKIPPABLE or n & 15 == 8)
 """How bytes begin that may be packed, or have a byte order mark."""
 _WIDE = (re.compile("(?:[\t\n\r -\xff]\0){4,}"), re.compile("(?:\0[\t\n\r -\xff]){4,}"))
+"""Four or more Latin characters of UTF-16, little-endian and big-endian, in bytes read as Latin-1."""
 
 
 def texts(raw: bytes, *, most: int = MOST) -> list[str]:
@@ -103,6 +107,8 @@ def opener(head: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
     if head.startswith(b"\x1f\x8b"):
         return lambda stream: cast(BinaryIO, gzip.GzipFile(fileobj=stream))
     if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[:1] in _SKIPPABLE):
+        # two defaults would leave data unsearched: the reader stops after the first frame, and refuses windows beyond
+        # 128 MiB, which `zstd --long=31` makes
         import zstandard
 
         decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31)
@@ -120,6 +126,8 @@ def packing(head: bytes) -> Callable[[bytes, int], Iterator[bytes]] | None:
         return lambda raw, most: start(found(io.BytesIO(raw)), most)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _unzip
+    # a zlib stream has no magic number; its two first bytes are a multiple of 31, with a window of 32 KiB at most (RFC
+    # 1950)
     if len(head) > 1 and head[0] & 0x0F == 8 and head[0] >> 4 < 8 and int.from_bytes(head[:2], "big") % 31 == 0:
         return _inflate
     return None
@@ -127,6 +135,7 @@ def packing(head: bytes) -> Callable[[bytes, int], Iterator[bytes]] | None:
 
 def pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
     """Yields a stream in pieces; everything before damage is yielded before the error is raised."""
+    # `read` loses what it has decoded of a piece when the damage comes in the same piece; `read1` returns that first
     read = getattr(stream, "read1", stream.read)
     held = b""
     try:
@@ -160,6 +169,7 @@ def start(stream: BinaryIO, most: int) -> Iterator[bytes]:
 
 def _inflate(raw: bytes, most: int) -> Iterator[bytes]:
     try:
+        # unlike `zlib.decompress`, this gives what a stream without its end holds, and never more than asked for
         found = zlib.decompressobj().decompress(raw, most)
     except zlib.error:
         return
@@ -176,6 +186,7 @@ def _unzip(raw: bytes, most: int) -> Iterator[bytes]:
     except Exception:
         return
     with archive:
+        # names and comments can contain an address, too, also that of a member that cannot be read
         yield archive.comment
         for member in archive.infolist()[:_MEMBERS]:
             yield member.filename.encode("utf-8", "replace") + b"\n" + member.comment

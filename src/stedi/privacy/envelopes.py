@@ -23,6 +23,7 @@ Verdict = Callable[[Sequence[Member]], bool | None]
 Tells = Callable[[str], bool]
 """Says something of a text."""
 
+# possessive quantifiers: a missing quote or an unknown character costs one pass, never a search for other matches
 _TOKEN = re.compile(r'([ \t\r\n]*+)("(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]+)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -69,6 +70,8 @@ def cut(raw: bytes, verdict: Verdict, may: Tells, tells: Tells, strangers: Tells
         An empty cut if all of it belongs to others or cannot be told apart. None if it is not a JSON object or array,
         or mentions only erased people: then it is removed as a whole.
     """
+    # one character a byte: positions in the text are positions in the bytes, and bytes that are not UTF-8 stay as they
+    # are
     text = raw.decode("latin-1")
     root = _parsed(text)
     if root is None or root.kind not in "{[":
@@ -78,6 +81,7 @@ def cut(raw: bytes, verdict: Verdict, may: Tells, tells: Tells, strangers: Tells
         return None
     found = Cut(_merged(walk.spans), walk.objects, clean=False)
     kept = found.of(raw)
+    # a cut that breaks the value is wrong somewhere: to remove too much is safe, to keep a mention is not
     if is_json(raw) and not is_json(kept):
         return None
     return replace(found, clean=not tells(kept.decode("utf-8", "replace")))
@@ -123,6 +127,7 @@ class _Text:
         """Returns the content of a string as a text."""
         inner, outer, plain, parts = list[int](), list[int](), list[bool](), list[str]()
         size, at = 0, node.start + 1
+        # a string whose end was cut off has no closing quote
         end = node.end - 1 if self.text[node.end - 1] == '"' and node.end - node.start > 1 else node.end
 
         def add(part: str, place: int, *, as_is: bool) -> None:
@@ -154,6 +159,7 @@ class _Text:
                 add(self.text[start:end], start, as_is=True)
             return
         for at in range(start, end):  # each may stand anywhere further out
+            # an escaped letter as its UTF-8 bytes, one character each: like the text around it
             add(self.text[at], at, as_is=False)
 
 
@@ -168,6 +174,7 @@ class _Walk:
     def goes(self, text: _Text, node: _Node, level: int = 0) -> bool:
         """Returns whether a value is removed as a whole; if not, notes which parts are."""
         said = text.of(node)
+        # most of an envelope is about others: its parts are examined only where they may contain something
         if not self._may(said):
             return False
         if node.kind == "{":
@@ -185,6 +192,7 @@ class _Walk:
         """Does the same for an object without a known owner."""
         theirs, others, records = self._inside(text, node, level)
         others = others or self._strangers(said)
+        # nobody else is in it: it is one record, and a mention in any part of it makes all of it theirs
         if not (others or records):
             return theirs or self._tells(said)
         before = len(self.spans), self.objects
@@ -238,6 +246,7 @@ class _Walk:
         for n, (_, start, value) in enumerate(node.items):
             if not gone[n]:
                 kept = True
+            # with the comma before it; if nothing before it stays, with the comma behind it
             elif kept:
                 self._note(text, node.items[n - 1][2].end, value.end)
             else:
@@ -311,6 +320,8 @@ def _json_in(text: _Text, node: _Node, level: int) -> tuple[_Text, _Node] | None
     """Returns the object or array that a string holds as JSON, if it does."""
     if node.kind != '"' or level >= _NESTED or node.end - node.start < 4:
         return None
+    # most strings are not JSON: the bracket that would begin it may be escaped, as `u007b` or `u005b` behind a
+    # backslash
     if not text.text[node.start + 1 : node.end].lstrip(" \\nrt\t").startswith(("{", "[", "u007", "u005")):
         return None
     inner = text.inside(node)

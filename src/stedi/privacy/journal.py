@@ -27,6 +27,7 @@ WAITING = "withdrawn"
 """The file, in the lake's folder, of replayed withdrawals whose customers the lake does not know yet; by mark."""
 _KIND = "journal"
 _NAME = re.compile(r"([0-9]{8})(?:-[0-9a-f]{16})?\.json")
+"""The name of an entry's file; a copy outside the lake has the start of its SHA-256 behind the number."""
 _ADVICE = "restore the journal from a copy of it: see docs/operations.md on recovery"
 
 What = Literal["withdrawal", "erasure", "reset"]
@@ -134,6 +135,7 @@ def entries(folder: Path, key: Key, after: int = 0) -> Iterator[Entry]:
         LakeError: One is not what a lake with this key has written, or the one before it is missing.
     """
     known = {""}
+    # several entries can have one number: each must follow one of those read before it
     for number, path in sorted(_files(folder)):
         if number <= after:
             known.clear()  # earlier entries are not read
@@ -167,6 +169,7 @@ def copy(root: Path, target: Path, after: int) -> None:
     """Copies a lake's entries into a folder outside, those with a greater number than `after` that it lacks."""
     new = [(number, path) for number, path in sorted(_files(root / FOLDER)) if number > after]
     there = {path.name for _, path in _files(target)} if new else set[str]()
+    # in order: a copy that is interrupted lacks only the newest entries, and the next command goes on there
     for number, path in new:
         raw = path.read_bytes()
         # a lake that was rolled back writes the same number again, and its copy must not replace the first

@@ -25,6 +25,7 @@ from stedi.storage import config, durable, s3
 NAME = "rotation.json"
 """The file's name, in the lake's folder."""
 _PARTIAL = f".{NAME}.*.partial"
+"""Output of a write of it that was killed before its rename."""
 _KIND = "change of key"
 _ADVICE = "nothing was changed. Restore the lake from its backup, with the key of that time"
 
@@ -83,9 +84,11 @@ def confirm(root: Path, key: Key) -> None:
         raw = state.bytes_of(root / NAME)
     except FileNotFoundError:
         return
+    # the settings name the old key until the tables are published, then the new one: it remembers both
     settled = config.read(root / "lake.toml").key_fingerprint
     if settled not in {each.fingerprint for each in key.every()}:
         raise state.refused(NAME, "one that names a key which does not succeed the lake's key", _ADVICE)
+    # lakes of version 1 wrote the note with a plain SHA-256: without a seal it is enough for them alone
     if state.is_sealed(raw) or key.version != 1:
         state.opened(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
 

@@ -34,6 +34,7 @@ def normalise(address: str) -> str:
 
     Trimmed, NFC, case-folded, NFC again: folding can decompose, and a composed and a decomposed spelling are one.
     """
+    # nearly all addresses: in ASCII, case-folding is `lower` and NFC changes nothing
     if address.isascii():
         return address.strip().lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", address.strip()).casefold())
@@ -58,11 +59,13 @@ class Key:
 
     def customer_id(self, address: str) -> str:
         """Returns the pseudonym of an address: HMAC-SHA-256 of its normal form, first 16 bytes, hex."""
+        # an escape in JSON can be half a character, which UTF-8 without `surrogatepass` refuses
         return _mac(self.secret)(normalise(address).encode("utf-8", "surrogatepass"))[:16].hex()
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that identify the key and reveal nothing else about it."""
+        # the settings of such lakes hold this fingerprint, from before there were subkeys
         if self.version == 1:
             return hmac.digest(self.secret, b"stedi: fingerprint of the pseudonym key", "sha256")[:8].hex()
         return self.digest("fingerprint", b"")[:8].hex()
@@ -75,6 +78,7 @@ class Key:
         Args:
             label: Names the use and its version, such as `stedi/sign/1`; no two uses share one.
         """
+        # of the first key: seals and signatures from before a rotation go on holding, though the key is another
         return _subkey(self.every()[-1].secret, label)
 
     def digest(self, use: str, content: bytes) -> bytes:

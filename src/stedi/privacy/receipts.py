@@ -89,6 +89,7 @@ def holds(receipt: Receipt, key: Key, lake_id: str) -> bool:
     """Returns whether this lake has signed a receipt."""
     if receipt.get("lake") != lake_id:
         return False
+    # receipts of earlier versions are signed by an HMAC, which only the holder of the key can check
     if not is_public(receipt):
         return _same(receipt, state.digest(_KIND, lake_id, key, _plain(_unsigned(receipt))))
     try:
@@ -129,6 +130,7 @@ def held_before(receipt: Receipt, key: Key) -> bool:
     if key.version != 1 or "lake" in receipt or not isinstance(receipt.get("people"), list):
         return False
     message = _plain(_unsigned(receipt))
+    # signed by the key of their time, which may have been rotated since
     return any(_same(receipt, each.digest("receipt", message).hex()) for each in key.every())
 
 
@@ -154,6 +156,7 @@ def newest(receipts: Iterable[Receipt]) -> Receipt | None:
     named = {link for receipt in every for link in links(receipt)}
     # a lake that was restored, and went on, can have several
     ends = [receipt for receipt in every if named.isdisjoint(digests(receipt))]
+    # a public signature first: every receipt without one is of an earlier version, whatever its clock said
     return max(ends, key=lambda receipt: (is_public(receipt), str(receipt.get("ended")), receipt["id"]), default=None)
 
 
@@ -209,6 +212,7 @@ def breaks(receipts: Sequence[Receipt], now: datetime | None = None) -> Iterator
 def _latest(receipts: Sequence[Receipt], known: Mapping[str, Receipt]) -> dict[str, datetime]:
     """Returns the latest end of the receipts that follow each, by its id, directly or behind others."""
     found: dict[str, datetime] = {}
+    # an instant spreads from a receipt to those before it only while it is later: so this ends, even in a loop of links
     waiting = [(receipt, ended) for receipt in receipts if (ended := _ended(receipt))]
     while waiting:
         receipt, ended = waiting.pop()
@@ -240,6 +244,7 @@ def listed(root: Path) -> list[Receipt]:
 def listed_as(root: Path, name: str) -> Receipt:
     """Returns the receipt of a file in a lake's folder; it is that of the erasure whose id is the file's name."""
     found = _read(root / RECEIPTS / f"{name}.json")
+    # under another name it would count for an erasure that it does not describe
     return found if found and found["id"] == name else {"id": name}
 
 
@@ -252,6 +257,7 @@ def elsewhere(folder: Path, key: Key) -> list[Receipt]:
     found: list[Receipt] = []
     for path in sorted([*folder.glob("*.json"), *(folder / RECEIPTS).glob("*.json")]):
         receipt = _read(path)
+        # a folder of the user's choice may hold any other JSON
         if receipt is None or not {"people", "began", "signature"} <= receipt.keys():
             continue
         if not holds(receipt, key, str(receipt.get("lake"))) and not held_before(receipt, key):
@@ -307,11 +313,13 @@ def _unsigned(receipt: Receipt) -> dict[str, Any]:
 
 def _ordered(receipt: Receipt) -> dict[str, Any]:
     """Returns a receipt with all fields in the order of their names, its signature last."""
+    # through JSON: objects within it are ordered, too, and tuples become lists, so that it equals what a reader parses
     found: dict[str, Any] = json.loads(json.dumps(receipt, allow_nan=False, sort_keys=True))
     return {**_unsigned(found), **({"signature": found["signature"]} if "signature" in found else {})}
 
 
 def _plain(content: Mapping[str, Any]) -> bytes:
+    # signatures are over these bytes: another form of them would invalidate every receipt there is
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 

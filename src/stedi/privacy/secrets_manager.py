@@ -32,6 +32,7 @@ def read(place: str) -> Key:
         found = client.get_secret_value(SecretId=name)
     except Exception as error:
         raise _refused(place, error) from error
+    # a binary secret has no `SecretString`: it is refused as no key
     return parsed(found.get("SecretString", ""), place)
 
 
@@ -45,6 +46,7 @@ def make(place: str, earlier: tuple[Key, ...] = ()) -> Key:
     key = Key(os.urandom(32), earlier)
     text = "".join(f"{each.secret.hex()}\n" for each in key.every())
     try:
+        # refused by AWS if the name exists: of two commands that make a key at once, one fails
         client.create_secret(Name=name, SecretString=text, Description="The pseudonym key of a STEDI lake")
     except Exception as error:
         raise _refused(place, error) from error

@@ -229,6 +229,7 @@ def _pem(raw: bytes) -> str:
 def _raw(pem: str) -> bytes:
     match = _PEM.fullmatch(pem)
     der = base64.b64decode(match[1]) if match else b""
+    # the last character of base64 has two unused bits: of its four spellings one is accepted
     if not der.startswith(_SPKI) or _pem(der[len(_SPKI) :]) != pem:
         raise _refused("public key", "an Ed25519 public key (PEM)", "something else")
     return der[len(_SPKI) :]
@@ -266,6 +267,7 @@ def _opened(envelope: bytes, name: str) -> tuple[bytes, str, bytes]:
 def _statement(payload: bytes, name: str) -> Statement:
     try:
         found = state.parsed(payload)
+        # a field that no reader here knows could say something else to another reader
         if found.keys() != {"_type", "subject", "predicateType", "predicate"} or found["_type"] != STATEMENT_TYPE:
             raise ValueError
         subjects = {}

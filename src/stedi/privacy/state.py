@@ -24,13 +24,16 @@ from stedi.privacy.pseudonyms import Key
 from stedi.storage import config, durable, s3
 
 _HEAD = b"stedi-state 1 "
+"""How a sealed file begins; the number is that of the form."""
 _DIGITS = 64
+"""Hex digits of the seal behind it."""
 _LABEL = "stedi/state/1"
 _DEPTH = 32
 """The deepest nesting of a state file; the lake's own have 6 levels at most."""
 _LARGEST = 1 << 30
 """The largest state file, bytes: tombstones of ten million moments are 350 MB."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, so that brackets in it do not count, or a bracket."""
 
 
 class StateRefused(LakeError):
@@ -163,6 +166,7 @@ def _loaded(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # readers differ in which of two members of one name counts: what is sealed or signed must mean one thing
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("JSON with a duplicate name")

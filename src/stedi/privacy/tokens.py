@@ -24,15 +24,20 @@ SHORT = 6
 """Shorter texts count only as a whole value or a whole quoted string: `s1` is everywhere."""
 
 _WHOLE = '"\n'
+"""What may stand beside a short text: it is then a whole quoted string, or a whole line, such as a value of a column.
+"""
 _GLUE = ".+%-'\u2019"
 """Characters that join a letter or digit before them to an address: `o'brien`, not `'brien'`."""
 _SOFT = re.compile(r"[&!#$*^~`|=/?{}]|[.+%'\u2019-]{2,}")
 """Characters that an address may contain but that more often stand beside one; and ellipses."""
 _ENDINGS = "jsonl?|ndjson|csv|gz|zst|bz2|xz|zip|txt|log|bak|tmp|partial|avro|parquet"
+"""Endings of file names, which are no part of an address before them: `brien@x.example.json`."""
 _ENDING = re.compile(rf"\.(?:{_ENDINGS})\b")
 _LAST_ENDINGS = re.compile(rf"(?:\.(?:{_ENDINGS}))+$")
 _AFTER = re.compile(rf"(?!\.(?:{_ENDINGS})\b)[.-]*\w")
+"""What continues an address or name beyond its end, so that it does not stand alone."""
 _AFTER_IN_NAME = re.compile(rf"[^\W_]|\.(?!(?:{_ENDINGS})\b)[^\W\d_]")
+"""The same in a file's name, where a hyphen, `_`, or a dot before a digit ends it."""
 _OTHER = (
     r"\xa1-\xac\xae-\u034e\u0350-\u167f\u1681-\u17b3\u17b6-\u180a\u1810-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2fff"
     r"\u3001-\ufdff\ufe10-\ufefe\uff00-\uffef\U00010000-\U000dffff\U000e1000-\U0010ffff"
@@ -41,10 +46,15 @@ _OTHER = (
 _SYMBOL = re.compile(r"[^\x00-\x7f\w]")
 _TIED = re.compile(r"[.-]*+([^\x00-\x7f])")
 _TIED_IN_NAME = re.compile(r"\.?([^\x00-\x7f])")
+"""A character beyond ASCII behind a text: if it is a mark, it belongs to the last letter, and the text is another one.
+"""
 _RUN = rf"\w.+%'&!#$*^~`|=/?{{}}\-{_OTHER}"
+# the domain is only looked at, not taken: in `a@b@c`, it is also the part before the next `@`
 _ADDRESS = re.compile(rf"(?<![{_RUN}])([{_RUN}]++)(?=@([\w.\-{_OTHER}]*+))")
 _SIMPLE = re.compile(r"\w++(?:[.+%-]\w++)*+")
+"""The part before an `@` that can be read in one way only, as most can."""
 _CUT = re.compile(r"[_-]|\.(?=\d)")
+"""Where an address in a file's name may end."""
 _LONGEST = 320
 """Characters of an address on either side of its `@`, at most (RFC 5321, 4.5.3.1)."""
 
@@ -57,10 +67,12 @@ _PRINTABLE = re.compile(r"(?:=[0-9A-F]{2})+")
 _SOFT_BREAK = re.compile(r"=\r?\n")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*(?:\r?\n[A-Za-z0-9+/_-]+)?")
 _HEX = re.compile(r"[0-9a-fA-F\s-]+")
+"""A run that is a checksum or an id rather than base64."""
 _ODD = re.compile(r"[^\x20-\x7e]+")
 _WIDE = re.compile(r"[^\x00-\x7f\ufffd]+")
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
 _BROKEN = re.compile(r'"[^"\s@]{0,320}(?:@[^"\s]{0,320})?\\(?:[tnr]|u00(?:09|0[aAdD]))[^"\s]{0,320}"')
+"""A quoted string with an `@` that an escaped tab or line break divides: without the break it can be an address."""
 _BREAK = re.compile(r"\\(?:[tnr]|u00(?:09|0[aAdD]))")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _WORD = re.compile(r"\w++(?:-\w++)*+")
@@ -247,12 +259,14 @@ def addresses(text: str, *, name: bool = False) -> set[str]:
         if simple[domain] and len(run) <= _LONGEST and _SIMPLE.fullmatch(run):
             found.add(f"{run}@{domain}")
         else:
+            # both sides are cut to what an address can have: their combinations grow with the product of their lengths
             pairs = product(_locals(run[-_LONGEST:], name=name), _domains(domain[:_LONGEST], name=name))
             found.update(f"{local}@{part}" for local, part in pairs)
     return found
 
 
 def _locals(run: str, *, name: bool) -> set[str]:
+    # an apostrophe or hyphen can begin an address or stand before one: both readings are returned
     found = {run, run.lstrip(_GLUE)}
     cuts = {match.end() for match in _SOFT.finditer(run)} if _SOFT.search(run) else set()
     cuts |= {place + 1 for place in _symbols(run) if run[place] not in _GLUE}
@@ -279,6 +293,7 @@ def unescaped(text: str) -> str:
     """Returns a text with all JSON escapes resolved; it need not be valid JSON."""
     if "\\" not in text:
         return text
+    # two escapes can be the halves of one character
     found = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _PLAIN.get(m[2], m[2]), text)
     return _PAIR.sub(lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"), found)
 
@@ -300,6 +315,7 @@ def readings(text: str, levels: int = _LEVELS, *, controls: bool = True) -> Iter
             yield joined
             if (seen := visible(unescaped(joined))) != joined:
                 yield seen
+    # collected from every decoding: base64 can stand in percent-encoding, and the other way round
     packed = set(_packed(text))
     for _ in range(levels):
         before = text
@@ -371,6 +387,7 @@ def _packed(text: str) -> Iterator[str]:
             continue
         lines = run.split()
         whole = [run] if len(lines) == 1 else [*lines, "".join(lines)]
+        # wrapped base64 is one value, or each line is
         for line in whole:
             if len(line) >= 16 and not _HEX.fullmatch(line) and (decoded := _from_base64(line)):
                 yield decoded
@@ -379,11 +396,13 @@ def _packed(text: str) -> Iterator[str]:
 @lru_cache(1 << 12)  # the same names stand in many files
 def _from_base64(run: str) -> str:
     plain = run.replace("-", "+").replace("_", "/")
+    # no base64 has one character more than a multiple of four: the last one stands behind it
     plain = plain[: len(plain) - 1] if len(plain) % 4 == 1 else plain
     try:
         raw = binascii.a2b_base64(plain + "=" * (-len(plain) % 4))
     except (binascii.Error, ValueError):
         return ""
+    # Latin letters in UTF-16, whose bytes are valid UTF-8, too
     if b"\0" in raw and not decoding.packing(raw[:6]):
         return raw.replace(b"\0", b"").decode("utf-8", "replace")
     try:
@@ -406,6 +425,7 @@ def restrung(text: str, change: Callable[[str], str | None]) -> str | None:
     """
     kept, end = [], 0
     for match in _STRING.finditer(text):
+        # a line break within a string is not JSON, but occurs in records that no contract accepts
         value = json.loads(match[0], strict=False)
         changed = change(value)
         if changed is None:
@@ -492,6 +512,7 @@ def calls(text: str, numbers: Iterable[str]) -> bool:
     if not wanted:
         return False
     close = closed(text)
+    # short runs of digits are most of a table's text, and no number of a person has so few
     if len(wanted) > FEW:
         close = "\n".join(_MANY_DIGITS.findall(close))
     return any(number in close and dials(text, number) for number in wanted)
@@ -526,6 +547,7 @@ def owner(text: str) -> str | None:
         text: One JSON object; anything else has no owner.
     """
     try:
+        # pairs, not a dict: a record with two owners has none; an object within it is a list of pairs, too, and no text
         pairs = json.loads(text, object_pairs_hook=lambda members: members)
     except (ValueError, RecursionError):
         return None
@@ -550,6 +572,7 @@ def masked(text: str, parts: Iterable[str], by: str = ERASED) -> str:
 
     A text whose length changes by case-folding has no usable positions and is replaced as a whole.
     """
+    # places are those of the folded text
     plain = folded(text)
     spans = sorted({(at, at + len(part)) for part in parts for at in places(plain, part)})
     if not spans:

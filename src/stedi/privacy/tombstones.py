@@ -34,7 +34,9 @@ _ADVICE = (
 )
 
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.DOTALL)
+"""A quoted string in a record that need not be JSON; its end may be missing."""
 _INSTANT = re.compile(r'"(?:registrationDate|timestamp|sensorReadingTime)"\s*:\s*([0-9]{1,18})', re.IGNORECASE)
+"""An instant in such a record; 18 digits fit 64 bits."""
 
 
 def mark(key: Key, what: str, *parts: object) -> str:
@@ -84,6 +86,7 @@ def moment(key: Key, number: str, at: int) -> str:
 
 def record(key: Key, raw: bytes) -> str:
     """Returns the mark of a quarantined record's bytes."""
+    # as Latin-1 any bytes are a text, also those that are not UTF-8
     return mark(key, "record", raw.decode("latin-1"))
 
 
@@ -188,6 +191,7 @@ class Tombstones:
         if owner is None or person(key, owner) in self.people:
             return raw  # of nobody, or of somebody who has come back
         kept = tokens.restrung(text, lambda value: tokens.but(value, owner, lambda part: self.masked(key, part)))
+        # a record whose owner reads differently after the change would be another customer's: it is barred instead
         return raw if kept == text else kept.encode("utf-8") if kept and tokens.owner(kept) == owner else None
 
     def masked(self, key: Key, text: str) -> str:
@@ -270,6 +274,7 @@ def read(root: Path, key: Key) -> Tombstones:
     try:
         found = path.stat()
     except FileNotFoundError:
+        # receipts without tombstones: the file was removed, and everybody erased could come back
         if receipts.names(root):
             raise _damaged("the tombstones of the receipts", "no file") from None
         return Tombstones()
@@ -281,8 +286,10 @@ def read(root: Path, key: Key) -> Tombstones:
 @lru_cache(maxsize=2)
 def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int, told: int) -> Tombstones:
     """Reads a lake's tombstones once, however often a command asks."""
+    # inode, size and times are only the key of the cache: a file that was replaced meanwhile is read again
     raw, root = state.bytes_of(path), path.parent
     lake_id = state.lake_id(root)
+    # only lakes of version 1 have a form without a seal; from any other it is a forgery
     if key.version == 1 and not state.is_sealed(raw):
         return _of_before(root, key, lake_id, raw)
     found = from_json(state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE))
@@ -312,6 +319,7 @@ def _of_before(root: Path, key: Key, lake_id: str, raw: bytes) -> Tombstones:
         if receipts.holds(receipt, key, lake_id):
             raise _damaged(f"the newest, which name the erasure {name}", "older ones")
         if receipts.held_before(receipt, key):
+            # this form names no erasures: that an older file lacks people whom a receipt names is the only sign of it
             if not found.people.keys() >= set(receipt["people"]):
                 raise _damaged(f"the newest, with everybody whom the erasure {name} took", "older ones")
             erasures[name] = tuple(receipt["people"])
@@ -376,6 +384,7 @@ def reseal(root: Path, key: Key, was: str, lake_id: str) -> None:
         found = state.opened(raw, NAME, _KIND, was, key, advice=_ADVICE) if bound else None
         known = _of_before(root, key, was, raw) if found is None else from_json(found)
     except state.StateRefused:
+        # an adoption that was interrupted after this step is repeated, and finds them sealed for the new id
         state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE)
         return
     state.write(root / NAME, _KIND, lake_id, key, to_json(known))
@@ -407,6 +416,7 @@ def from_json(plain: Mapping[str, Any]) -> Tombstones:
             {str(number): int(at) for number, at in plain["serials"].items()},
             frozenset(plain["moments"]),
             frozenset(plain["records"]),
+            # tombstones of earlier versions have neither of these two
             {str(run): tuple(who) for run, who in plain.get("erasures", {}).items()},
             frozenset(map(str, plain.get("ended", ()))),
         )
