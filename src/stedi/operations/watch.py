@@ -146,5 +146,7 @@ def watch(
             failures = 0
         if landing or built or error:
             yield Round(landing, built, time.monotonic() - began, error)
-        wait = min(_LONGEST, pause * 2**failures) if failures else min(pause, SETTLED / 2) if growing else pause
+        # a bounded exponent: no double holds 2**1024, and at a minute an attempt that many fail in a day
+        later = min(_LONGEST, pause * 2 ** min(failures, 16))
+        wait = later if failures else min(pause, SETTLED / 2) if growing else pause
         stop.wait(max(0.0, wait - (0.0 if failures or growing else time.monotonic() - began)))
