@@ -19,12 +19,13 @@ from test_registry import PEOPLE as CUSTOMERS
 from test_registry import world
 
 import releases
-from lakes import Slate
+from lakes import Slate, customer, deliver, motion, step
 from releases import KEY, OTHER, PEOPLE
 from stedi import Dataset, Lake, cli
-from stedi.datasets import contents, quality, registry, seal
+from stedi.datasets import contents, describe, quality, registry, seal
 from stedi.datasets import drop as dropping
 from stedi.datasets import recall as recalling
+from stedi.datasets.options import Options
 from stedi.datasets.recalls import RecallRefused
 from stedi.datasets.verify import verify
 from stedi.errors import AuditFailed, UsageError
@@ -113,6 +114,20 @@ def test_recalls_follow_each_other_and_the_chain_keeps_all_of_them(copy: Path, r
     }
     assert people(copy) == PEOPLE.keys() - {FIRST, SECOND}
     assert (copy / "chain" / "manifest.sig").read_bytes() == (release / "manifest.sig").read_bytes()
+
+
+def test_a_recall_applies_to_a_copy_from_after_an_erasure(copy: Path) -> None:
+    """An erasure writes the lake's release again without the person and signs it: copies of that are recalled, too."""
+    dropping.drop(copy, {FIRST: SINCE}, sign_again, describe.describe)
+    recalling.apply(copy, recall(copy, FIRST, SECOND))
+    found = verify(copy)
+    assert found.holds, found.problems
+    plain = json.loads((copy / "manifest.json").read_bytes())
+    assert [line["rows"] for line in plain["account"]] == [35, -5, -6, 24]
+
+
+def sign_again(folder: Path) -> None:
+    seal.sign(folder, KEY, {"lake": releases.LAKE, "at": releases.CREATED, "release": "steps@1"})
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -216,6 +231,15 @@ def again(folder: Path, change: Callable[[dict[str, Any]], object] = lambda plai
     (folder / "SHA256SUMS").write_bytes(seal.sums(folder))
 
 
+def moved(plain: dict[str, Any]) -> None:
+    for line in plain["account"][-2:]:
+        line["rows"] -= 1
+
+
+def invented(plain: dict[str, Any]) -> None:
+    plain["account"].insert(-1, {"what": "worn by nobody", "rows": 0})
+
+
 def recall_file(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def of(folder: Path) -> None:
         changed(change)(folder / "chain" / "recall-1.json")
@@ -260,6 +284,8 @@ AFTER: dict[str, Callable[[Path], object]] = {
     "another purpose": manifest(lambda m: m.update(purpose="public")),
     "another key": manifest(lambda m: m.update({"public_key": releases.signatures.public_key(OTHER)})),
     "another account": manifest(lambda m: m["account"][0].update(rows=7)),
+    "another number of recalled moments": manifest(moved),
+    "a reason more in the account": manifest(invented),
     "another quality of somebody who stayed": quality_of(lambda q: q["by_subject"][0].update(SampleRate=50.0)),
     "somebody more": quality_of(lambda q: q["by_subject"].append({**q["by_subject"][0], "subject": FIRST})),
     "another verdict": quality_of(lambda q: q.update(verdict="fast enough to tell steps")),
@@ -283,6 +309,22 @@ def test_a_copy_that_does_not_follow_from_what_was_signed_is_named(copy: Path, r
     recalling.apply(copy, recall(copy, FIRST))
     AFTER[what](copy)
     assert not verify(copy).holds
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        manifest(lambda m: m.update(account=[])),
+        quality_of(lambda q: q["by_subject"][0].update({quality.WITHIN: "3"})),
+    ],
+    ids=["no account", "a text for a number of moments"],
+)
+def test_a_forged_copy_of_interpolated_samples_is_named_too(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    options = Options.parse(window="10s", resample="50Hz").to_json()
+    folder = releases.made(tmp_path / "copy", options=options)
+    recalling.apply(folder, recall(folder, FIRST))
+    change(folder)
+    assert not verify(folder).holds
 
 
 class Killed(BaseException):
@@ -379,6 +421,29 @@ def test_a_copy_after_a_recall_equals_the_refreshed_release(
         for told, mine in zip(measured, who, strict=True)
     ]
     assert people[0] == people[1]
+
+
+@pytest.mark.parametrize("stride", ["50ms", "20ms"])
+def test_two_devices_may_give_a_person_two_moments_of_one_instant(slate: Slate, tmp_path: Path, stride: str) -> None:
+    """A recall takes both off the account, each once, in however many windows they are."""
+
+    def worn(lake: Lake, inbox: Path) -> None:
+        people = [f"p{number}@x.example" for number in range(4)]
+        deliver(inbox, "customer", [customer(p, serialNumber=f"{s}-{p}") for p in people for s in "ab"])
+        deliver(inbox, "accelerometer", [motion(p, 10 * at) for p in people for at in range(1, 9)])
+        steps = [step(f"{s}-{p}", 10 * at) for p in people for at in range(1, 9) for s in "ab"[: 1 + at % 2]]
+        deliver(inbox, "step_trainer", steps)
+        lake.land(inbox)
+        lake.build()
+
+    lake = slate.made(worn)
+    release = lake.create_dataset("steps", window="50ms", stride=stride)
+    assert release.account[-1][1] == 4 * 12
+    copy = Path(shutil.copytree(release.path, tmp_path / "copy"))
+    lake.withdraw("p1@x.example")
+    (tmp_path / "recall.json").write_bytes(lake.recall_dataset("steps@1").raw)
+    recalling.apply(copy, tmp_path / "recall.json")
+    assert json.loads((copy / "manifest.json").read_bytes())["account"][-1]["rows"] == 3 * 12
 
 
 def named(lake: Lake, release: str, names: list[str]) -> dict[str, str]:

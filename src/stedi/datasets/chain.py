@@ -10,7 +10,7 @@ stand in it: files without any dropped subject to the byte, the values of the ot
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from stedi.privacy.signatures import SignatureRefused, Statement
 _BASE = (MANIFEST, SUMS, SIGNATURE)
 _MOST = 1000
 """The most recalls of one copy."""
+RECALLED = "recalled or erased since"
+"""The account's words for what was removed from a release after its creation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,21 @@ def parent(base: Mapping[str, Any], origin: str, drop: Mapping[str, str]) -> dic
     }
 
 
+def account(before: Sequence[Mapping[str, Any]], gone: int) -> list[dict[str, Any]]:
+    """Returns a release's account after some of its moments were removed.
+
+    Args:
+        before: The account with them.
+        gone: How many they are.
+    """
+    *lines, last = (dict(line) for line in before)
+    recalled = {"what": RECALLED, "rows": -gone}
+    # one line for all recalls, and for erasures: a later one adds to it
+    if lines and lines[-1]["what"] == RECALLED:
+        recalled["rows"] += lines.pop()["rows"]
+    return [*lines, recalled, {**last, "rows": last["rows"] - gone}]
+
+
 def _recalls(folder: Path) -> list[Path]:
     found = []
     # up to the first gap: a recall behind it is a file too many
@@ -171,10 +188,12 @@ def _differs(manifest: Manifest, base: Manifest, dropped: Mapping[str, str]) -> 
         yield "parent: expected the release that was signed and everybody whom the recalls name, found others"
     if [file.path for file in manifest.files] != [file.path for file in base.files]:
         yield "files: expected those of the release that was signed, found others"
-    account, before = list(manifest.plain["account"]), list(base.plain["account"])
-    # all lines but the moments, the last: a recall changes that, and puts one before it
-    if account[: len(before) - 1] != before[:-1]:
+    told, before = manifest.plain["account"], base.plain["account"]
+    if not told or not before or told != account(before, before[-1]["rows"] - told[-1]["rows"]):
         yield "account: expected that of the release that was signed, and what was recalled, found another"
+    # a row of a release without windows is a moment, and the rows are counted
+    elif manifest.plain["options"].get("window") is None and told[-1]["rows"] != manifest.plain["rows"]:
+        yield "account: expected as many moments as there are rows, found others"
 
 
 def _files(
@@ -212,12 +231,12 @@ def _quality(folder: Path, manifest: Manifest, proved: Mapping[str, str]) -> Ite
     except Exception:  # whatever it contains
         yield quality.NAME, "no quality of the people who stayed"
         return
+    # whatever stands there by person is used only where it is what the recall leaves
     if quality.digest(people) != proved[quality.NAME]:
         yield quality.NAME, "other values than the recall leaves"
-    elif told != whole:
+        return
+    if told != whole:
         yield quality.NAME, "over all it says something else than by person"
-    account = [line["rows"] for line in manifest.plain["account"]]
-    if manifest.plain["options"].get("resample") is not None and account[-1] != sum(
-        person.get(quality.WITHIN, 0) for person in people
-    ):
+    lines, moments = manifest.plain["account"], sum(person.get(quality.WITHIN, 0) for person in people)
+    if manifest.plain["options"].get("resample") is not None and (not lines or lines[-1]["rows"] != moments):
         yield MANIFEST, "account: expected as many moments as the quality of those who stayed has, found others"

@@ -138,22 +138,8 @@ def _rewritten(
     plain["splits"] = {split: {"subjects": len(rows), "rows": sum(rows)} for split, rows in splits.items()}
     if plain["options"].get("resample") is not None:  # the data do not tell how many moments they were made from
         moments = _made_from(folder / quality.NAME, gone)
-    plain["account"] = _account(plain["account"], moments)
+    plain["account"] = chain.account(plain["account"], moments)
     return plain
-
-
-def _account(account: list[dict[str, Any]], gone: int) -> list[dict[str, Any]]:
-    """Returns an account from which some final moments were removed."""
-    *before, last = account
-    # one line for all recalls: a second adds to that of the first
-    recalled = {"what": RECALLED, "rows": -gone}
-    if before and before[-1]["what"] == RECALLED:
-        recalled["rows"] += before.pop()["rows"]
-    return [*before, recalled, {**last, "rows": last["rows"] - gone}]
-
-
-RECALLED = "recalled or erased since"
-"""The account's words for what was removed from a release after its creation."""
 
 
 def _made_from(told: Path, gone: frozenset[str]) -> int:
@@ -193,12 +179,15 @@ def _moments(source: Path, gone: frozenset[str]) -> int:
     start, unit = table.column("start"), 1
     if pa.types.is_timestamp(start.type):
         start, unit = start.cast(pa.int64()), 1000  # microseconds
-    at = pc.add(pc.take(start, of), pc.multiply(pc.list_flatten(table.column("t_ms")).cast(pa.int64()), unit))
-    # the same moment is in several windows where these overlap: it is one by subject and instant
-    moments = pa.table({"subject": pc.take(table.column("subject"), of), "at": at})
+    begun = pc.take(start, of)
+    at = pc.add(begun, pc.multiply(pc.list_flatten(table.column("t_ms")).cast(pa.int64()), unit))
+    moments = pa.table({"subject": pc.take(table.column("subject"), of), "at": at, "start": begun})
     if "mask" in wanted:
         moments = moments.filter(pc.list_flatten(table.column("mask")))
-    return int(moments.group_by(["subject", "at"]).aggregate([]).num_rows)
+    # two devices may give a subject several moments of one instant: every window around it has them all
+    several = moments.group_by(["subject", "at", "start"]).aggregate([([], "count_all")])
+    once = several.group_by(["subject", "at"]).aggregate([("count_all", "max")])
+    return pc.sum(once.column("count_all_max")).as_py() or 0
 
 
 def _subjects(source: Path, target: Path, gone: frozenset[str]) -> int:
