@@ -19,7 +19,8 @@ from test_registry import PEOPLE as CUSTOMERS
 from test_registry import world
 
 import releases
-from lakes import Slate, customer, deliver, motion, step
+from deliveries import customer, deliver, motion, step
+from lakes import Slate
 from releases import KEY, OTHER, PEOPLE
 from stedi import Dataset, Lake, cli
 from stedi.datasets import contents, describe, quality, registry, seal
