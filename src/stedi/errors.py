@@ -26,6 +26,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class StediError(Exception):
@@ -135,6 +137,24 @@ class CloudFailed(StediError):
 
 class MissingExtra(StediError):
     """An optional dependency is not installed; the message names the extra."""
+
+
+@contextmanager
+def needing(package: str, extra: str, what: str = "this") -> Iterator[None]:
+    """Names the extra to install if an import within the block fails.
+
+    Args:
+        package: The package.
+        extra: The extra of `stedi` that it comes with.
+        what: What needs it.
+
+    Raises:
+        MissingExtra: The package is not installed.
+    """
+    try:
+        yield
+    except ImportError:
+        raise MissingExtra(f"{what} needs {package}, which is not installed: pip install 'stedi[{extra}]'") from None
 
 
 class AuditFailed(StediError):

@@ -91,7 +91,7 @@ def test_what_is_not_installed_is_named_with_its_extra(
     windows: Dataset, monkeypatch: pytest.MonkeyPatch, package: str, call: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtra, match=rf"{package} is not installed.*stedi\[{extra}\]"):
+    with pytest.raises(MissingExtra, match=rf"{package}, which is not installed.*stedi\[{extra}\]"):
         getattr(windows, call)("train")
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from stedi.errors import CloudFailed, MissingExtra
+from stedi.errors import CloudFailed, needing
 from stedi.storage import s3
 
 
@@ -19,11 +19,9 @@ def client(service: str) -> Any:
         MissingExtra: boto3 is not installed.
         CloudFailed: No region is configured.
     """
-    try:
+    with needing("boto3", "aws", "AWS"):
         import boto3
         from botocore.config import Config
-    except ImportError:
-        raise MissingExtra("AWS needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     with answering(service):
         return boto3.client(service, config=Config(retries={"mode": "standard", "max_attempts": 8}))
 
@@ -38,10 +36,8 @@ def answering(what: str) -> Iterator[None]:
     Raises:
         CloudFailed: AWS refused the request or did not answer.
     """
-    try:
+    with needing("boto3", "aws", "AWS"):
         from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise MissingExtra("AWS needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     try:
         yield
     except ClientError as error:

@@ -31,89 +31,73 @@ def _optional(name: str, kind: Any, number: int) -> dict[str, Any]:
     return {**_field(name, ["null", kind], number), "default": None}
 
 
+def _record(name: str, *fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "record", "name": name, "fields": list(fields)}
+
+
 def _pairs(value: str, first: int) -> dict[str, Any]:
     """Returns the type of a map with column numbers as keys, which Avro stores as an array of pairs."""
-    fields = [_field("key", "int", first), _field("value", value, first + 1)]
-    return {
-        "type": "array",
-        "logicalType": "map",
-        "items": {"type": "record", "name": f"k{first}_v{first + 1}", "fields": fields},
-    }
+    key, of = _field("key", "int", first), _field("value", value, first + 1)
+    return {"type": "array", "logicalType": "map", "items": _record(f"k{first}_v{first + 1}", key, of)}
 
 
-def _list(value: str, number: int) -> dict[str, Any]:
+def _list(value: Any, number: int) -> dict[str, Any]:
     return {"type": "array", "element-id": number, "items": value}
 
 
-_BOUNDS_OF_PARTITIONS = {
-    "type": "array",
-    "element-id": 508,
-    "items": {
-        "type": "record",
-        "name": "r508",
-        "fields": [
-            _field("contains_null", "boolean", 509),
-            _optional("contains_nan", "boolean", 518),
-            _optional("lower_bound", "bytes", 510),
-            _optional("upper_bound", "bytes", 511),
-        ],
-    },
-}
-_LISTED = {
-    "type": "record",
-    "name": "manifest_file",
-    "fields": [
-        _field("manifest_path", "string", 500),
-        _field("manifest_length", "long", 501),
-        _field("partition_spec_id", "int", 502),
-        _field("content", "int", 517),
-        _field("sequence_number", "long", 515),
-        _field("min_sequence_number", "long", 516),
-        _field("added_snapshot_id", "long", 503),
-        _field("added_files_count", "int", 504),
-        _field("existing_files_count", "int", 505),
-        _field("deleted_files_count", "int", 506),
-        _field("added_rows_count", "long", 512),
-        _field("existing_rows_count", "long", 513),
-        _field("deleted_rows_count", "long", 514),
-        _optional("partitions", _BOUNDS_OF_PARTITIONS, 507),
-        _optional("key_metadata", "bytes", 519),
-    ],
-}
-_DATA_FILE = {
-    "type": "record",
-    "name": "r2",
-    "fields": [
-        _field("content", "int", 134),
-        _field("file_path", "string", 100),
-        _field("file_format", "string", 101),
-        _field("partition", {"type": "record", "name": "r102", "fields": []}, 102),
-        _field("record_count", "long", 103),
-        _field("file_size_in_bytes", "long", 104),
-        _optional("column_sizes", _pairs("long", 117), 108),
-        _optional("value_counts", _pairs("long", 119), 109),
-        _optional("null_value_counts", _pairs("long", 121), 110),
-        _optional("nan_value_counts", _pairs("long", 138), 137),
-        _optional("lower_bounds", _pairs("bytes", 126), 125),
-        _optional("upper_bounds", _pairs("bytes", 129), 128),
-        _optional("key_metadata", "bytes", 131),
-        _optional("split_offsets", _list("long", 133), 132),
-        # `int` as the specification has it; PyIceberg writes `long`, and no file has any
-        _optional("equality_ids", _list("int", 136), 135),
-        _optional("sort_order_id", "int", 140),
-    ],
-}
-_ENTRY = {
-    "type": "record",
-    "name": "manifest_entry",
-    "fields": [
-        _field("status", "int", 0),
-        _optional("snapshot_id", "long", 1),
-        _optional("sequence_number", "long", 3),
-        _optional("file_sequence_number", "long", 4),
-        _field("data_file", _DATA_FILE, 2),
-    ],
-}
+_BOUNDS_OF_PARTITION = _record(
+    "r508",
+    _field("contains_null", "boolean", 509),
+    _optional("contains_nan", "boolean", 518),
+    _optional("lower_bound", "bytes", 510),
+    _optional("upper_bound", "bytes", 511),
+)
+_LISTED = _record(
+    "manifest_file",
+    _field("manifest_path", "string", 500),
+    _field("manifest_length", "long", 501),
+    _field("partition_spec_id", "int", 502),
+    _field("content", "int", 517),
+    _field("sequence_number", "long", 515),
+    _field("min_sequence_number", "long", 516),
+    _field("added_snapshot_id", "long", 503),
+    _field("added_files_count", "int", 504),
+    _field("existing_files_count", "int", 505),
+    _field("deleted_files_count", "int", 506),
+    _field("added_rows_count", "long", 512),
+    _field("existing_rows_count", "long", 513),
+    _field("deleted_rows_count", "long", 514),
+    _optional("partitions", _list(_BOUNDS_OF_PARTITION, 508), 507),
+    _optional("key_metadata", "bytes", 519),
+)
+_DATA_FILE = _record(
+    "r2",
+    _field("content", "int", 134),
+    _field("file_path", "string", 100),
+    _field("file_format", "string", 101),
+    _field("partition", _record("r102"), 102),
+    _field("record_count", "long", 103),
+    _field("file_size_in_bytes", "long", 104),
+    _optional("column_sizes", _pairs("long", 117), 108),
+    _optional("value_counts", _pairs("long", 119), 109),
+    _optional("null_value_counts", _pairs("long", 121), 110),
+    _optional("nan_value_counts", _pairs("long", 138), 137),
+    _optional("lower_bounds", _pairs("bytes", 126), 125),
+    _optional("upper_bounds", _pairs("bytes", 129), 128),
+    _optional("key_metadata", "bytes", 131),
+    _optional("split_offsets", _list("long", 133), 132),
+    # `int` as the specification has it; PyIceberg writes `long`, and no file has any
+    _optional("equality_ids", _list("int", 136), 135),
+    _optional("sort_order_id", "int", 140),
+)
+_ENTRY = _record(
+    "manifest_entry",
+    _field("status", "int", 0),
+    _optional("snapshot_id", "long", 1),
+    _optional("sequence_number", "long", 3),
+    _optional("file_sequence_number", "long", 4),
+    _field("data_file", _DATA_FILE, 2),
+)
 
 
 def write_manifest(

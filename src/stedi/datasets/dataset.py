@@ -14,7 +14,7 @@ from stedi._frozen import dataclass
 from stedi.datasets import contents
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import MANIFEST
-from stedi.errors import LakeError, MissingExtra, UsageError
+from stedi.errors import LakeError, UsageError, needing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,10 +148,8 @@ class Dataset:
         Raises:
             MissingExtra: Polars is not installed.
         """
-        try:
+        with needing("polars", "readers"):
             import polars as pl
-        except ImportError as error:
-            raise _missing("polars", "readers") from error
         return pl.read_parquet(self.files(split), hive_partitioning=False)
 
     def pandas(self, split: SplitName = "train") -> pd.DataFrame:
@@ -160,10 +158,8 @@ class Dataset:
         Raises:
             MissingExtra: pandas is not installed.
         """
-        try:
+        with needing("pandas", "readers"):
             import pandas as pd  # noqa: F401
-        except ImportError as error:
-            raise _missing("pandas", "readers") from error
         found: pd.DataFrame = self.arrow(split).to_pandas()
         return found
 
@@ -176,10 +172,8 @@ class Dataset:
             UsageError: The release has lists of vectors, so there is no single value a sample.
             MissingExtra: NumPy is not installed.
         """
-        try:
+        with needing("numpy", "readers"):
             import numpy as np
-        except ImportError as error:
-            raise _missing("numpy", "readers") from error
         if self.manifest["options"].get("vectors") == "list":
             raise UsageError("numpy: expected one vector a sample, found lists; make the release with vectors mean")
         table = self.arrow(split).combine_chunks()
@@ -209,11 +203,9 @@ class Dataset:
         Raises:
             MissingExtra: PyTorch is not installed.
         """
-        try:
+        with needing("torch", "torch"):
             import torch
             from torch.utils.data import TensorDataset
-        except ImportError as error:
-            raise _missing("torch", "torch") from error
         import numpy as np
 
         arrays = self.numpy(split)
@@ -265,9 +257,3 @@ def _column(table: pa.Table, name: str) -> Any:
 
 def _texts(table: pa.Table, name: str) -> Any:
     return table.column(name).to_numpy(zero_copy_only=False)
-
-
-def _missing(package: str, extra: str) -> MissingExtra:
-    return MissingExtra(
-        f"{package} is not installed, and reading the dataset needs it; install it with `pip install 'stedi[{extra}]'`"
-    )

@@ -9,7 +9,7 @@ import os
 from functools import cache
 from typing import Any
 
-from stedi.errors import KeyRefused, MissingExtra
+from stedi.errors import KeyRefused, needing
 from stedi.privacy.pseudonyms import Key, parsed
 from stedi.storage import s3
 
@@ -71,11 +71,9 @@ def exists(place: str) -> bool:
 
 @cache
 def _client() -> Any:
-    try:
+    with needing("boto3", "aws", SCHEME):
         import boto3
         from botocore.config import Config
-    except ImportError:
-        raise MissingExtra(f"{SCHEME} needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     return s3.steady(boto3.client("secretsmanager", config=Config(retries={"mode": "standard", "max_attempts": 8})))
 
 

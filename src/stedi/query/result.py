@@ -6,14 +6,13 @@ error instead of looking like no rows.
 
 from __future__ import annotations
 
-import importlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stedi._frozen import dataclass
-from stedi.errors import MissingExtra, UsageError, printable
+from stedi.errors import UsageError, needing, printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -201,7 +200,8 @@ class Result:
             QueryFailed: As for `arrow`.
             UsageError: As for `arrow`.
         """
-        _needed("pandas")
+        with needing("pandas", "readers"):
+            import pandas as pd  # noqa: F401
         return self.arrow().to_pandas()
 
     def pl(self) -> pl.DataFrame:
@@ -212,7 +212,10 @@ class Result:
             QueryFailed: As for `arrow`.
             UsageError: As for `arrow`.
         """
-        found: pl.DataFrame = _needed("polars").from_arrow(self.arrow())
+        with needing("polars", "readers"):
+            import polars as pl
+        found = pl.from_arrow(self.arrow())
+        assert isinstance(found, pl.DataFrame)
         return found
 
     def fetchall(self) -> list[tuple[Any, ...]]:
@@ -301,10 +304,3 @@ def _gone(how: str) -> UsageError:
         f"a result: expected rows that are unread, or kept because they are few, found that they were read {how} "
         "before; run the query again, or keep the table that `arrow()` returns"
     )
-
-
-def _needed(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise MissingExtra(f"this needs {module}, which is not installed: pip install 'stedi[readers]'") from None

@@ -7,7 +7,7 @@ left out, mentions of them are masked, and text that cannot be separated is with
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from stedi._frozen import dataclass
@@ -67,7 +67,7 @@ class Person:
             return text
         try:
             value = _parsed(text)
-            kept = self._masked(text) if value is None else _text(self._value(value, 0))
+            kept = _masked(text, self.others_in) if value is None else _text(self._value(value, 0))
         except RecursionError:
             return json.dumps(ANOTHER)
         if value is not None and kept == _text(value):
@@ -76,11 +76,7 @@ class Person:
 
     def shown_name(self, name: str) -> str:
         """Returns a file's name without the addresses of others in it."""
-        found = self._mentions_of_others(name)
-        if not found:
-            return name
-        kept = tokens.masked(name, found, by=ANOTHER)
-        return ANOTHER if self._mentions_of_others(kept) else kept
+        return _masked(name, self._mentions_of_others)
 
     def _mentions_of_others(self, name: str) -> set[str]:
         # `a_b@x.example` may mean either address: count a name that ends in theirs as theirs
@@ -140,24 +136,17 @@ class Person:
         inner = _nested(value, level)
         return inner is None or self._gather(inner, mine, level + 1)
 
-    def _masked(self, text: str) -> str:
-        found = self.others_in(text)
-        if not found:
-            return text
-        kept = tokens.masked(text, found, by=ANOTHER)
-        return ANOTHER if self.others_in(kept) else kept
-
     def _value(self, value: object, level: int) -> object:
         """Returns their value without records and addresses of others."""
         if isinstance(value, _Object):
-            return _Object([(self._masked(name), self._inner(each, level)) for name, each in value.pairs])
+            return _Object([(_masked(name, self.others_in), self._inner(each, level)) for name, each in value.pairs])
         if isinstance(value, list):
             return [self._inner(each, level) for each in value]
         inner = _nested(value, level)
         if inner is not None:
             kept = _text(self._inner(inner, level + 1))
             return value if kept == _text(inner) else kept
-        return self._masked(value) if isinstance(value, str) else value
+        return _masked(value, self.others_in) if isinstance(value, str) else value
 
     def _inner(self, value: object, level: int) -> object:
         anothers = isinstance(value, _Object) and self._named(value.pairs) is False
@@ -178,6 +167,15 @@ class Person:
         if fields.keys().isdisjoint(_WHOSE) and isinstance(number, str):
             return number in self._numbers
         return self._named(members)
+
+
+def _masked(text: str, others_in: Callable[[str], set[str]]) -> str:
+    """Returns a text without the addresses that a function finds in it, or none of it if some cannot be removed."""
+    found = others_in(text)
+    if not found:
+        return text
+    kept = tokens.masked(text, found, by=ANOTHER)
+    return ANOTHER if others_in(kept) else kept
 
 
 @dataclass(frozen=True, slots=True)

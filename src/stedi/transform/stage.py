@@ -234,24 +234,18 @@ class StagedBuild:
         engine = session.engine
         if "customers_trusted" in self.staged:
             change = self.staged["customers_trusted"]
-            if change.step.action == "rebuild":
-                [(customers,)] = engine.rows("select count(distinct customer_id) from people")
-            else:
-                customers = recalled(change.before, "stedi.customers") + changes.customers
+            known = "select count(distinct customer_id) from people"
+            _keep_count(change, "stedi.customers", engine, known, changes.customers)
             [(last, upcoming)] = engine.rows(
                 f"select max(since) filter (where since <= {self._now}), min(since) filter (where since > {self._now}) "
                 f"from (select {CONSENT_FROM} as since from customers_landing)"
             )
             dates = {"stedi.last-consent-at": last, "stedi.next-consent-at": upcoming}
-            change.properties["stedi.customers"] = str(customers)
             change.properties.update({name: str(date) for name, date in dates.items() if date is not None})
         if "step_trainer_trusted" in self.staged:
             change = self.staged["step_trainer_trusted"]
-            if change.step.action == "rebuild":
-                [(withheld,)] = engine.rows("select count(*) from shared_readings where matches <> 1")
-            else:
-                withheld = recalled(change.before, "stedi.withheld") + changes.withheld
-            change.properties["stedi.withheld"] = str(withheld)
+            withheld = "select count(*) from shared_readings where matches <> 1"
+            _keep_count(change, "stedi.withheld", engine, withheld, changes.withheld)
 
     def _audit(self, session: BuildSession) -> None:
         engine = session.engine
@@ -301,3 +295,12 @@ class StagedBuild:
 def count(files: Sequence[DataFile]) -> int:
     """Returns how many rows some files have."""
     return sum(file.rows for file in files)
+
+
+def _keep_count(change: Staged, name: str, engine: Engine, select: str, gained: int) -> None:
+    """Keeps a count with a table: after a rebuild that of a SELECT, else the last build's and what this one added."""
+    if change.step.action == "rebuild":
+        [(total,)] = engine.rows(select)
+    else:
+        total = recalled(change.before, name) + gained
+    change.properties[name] = str(total)

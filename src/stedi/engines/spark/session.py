@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi._startup import with_dataframes
-from stedi.errors import LakeError, MissingExtra
+from stedi.errors import LakeError, MissingExtra, needing
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -76,11 +76,9 @@ def session(
         LakeError: Spark does not start.
     """
     with_dataframes()
-    try:
+    with needing("PySpark", "spark", "Spark"):
         from pyspark import SparkContext
         from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise MissingExtra("Spark needs PySpark, which is not installed: pip install 'stedi[spark]'") from error
     settings = {**_ALWAYS, **(options or {})}
     # these loggers write every failed statement to stderr, including its values
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from stedi.errors import MissingExtra
+from stedi.errors import needing
 
 ATTEMPTS = 8
 """How often a call is made at most, the first one counted."""
@@ -23,11 +23,9 @@ def client() -> Any:
     Raises:
         MissingExtra: boto3 is not installed.
     """
-    try:
+    with needing("boto3", "aws", "s3://"):
         import boto3
         from botocore.config import Config
-    except ImportError:
-        raise MissingExtra("s3:// needs boto3, which is not installed: pip install 'stedi[aws]'") from None
     # an emulator on an address, not a name, cannot have a bucket in front of it
     own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return boto3.client(
