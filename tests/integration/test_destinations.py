@@ -44,6 +44,15 @@ def test_a_file_is_replaced_in_one_step_and_its_owners_alone(tmp_path: Path) -> 
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
 
 
+@pytest.mark.parametrize("letter", ["a", "é", "写", "𐍈"])
+def test_a_name_may_be_as_long_as_the_disk_takes(letter: str, tmp_path: Path) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    for text in (b"one", b"another"):
+        write(path, text)
+        assert path.read_bytes() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("hops", [1, 2, 3])
 @pytest.mark.parametrize("relative", [True, False])

@@ -135,7 +135,8 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         content = io.BytesIO()
         yield content
         return s3.replace(path, content.getvalue())
-    beside = path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}.partial")
+    # file systems count bytes, 255 for a name: 50 characters have at most 200
+    beside = path.with_name(f".{path.name[:50]}.{os.urandom(8).hex()}.partial")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as stream:
             os.fchmod(stream.fileno(), mode)  # regardless of the umask
