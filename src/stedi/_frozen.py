@@ -65,6 +65,7 @@ class _Standard:
                 options["default_factory"] = field.default_factory
             listed.append((name, owner.__annotations__[name], dataclasses.field(**options)))
         made = dataclasses.make_dataclass(owner.__name__, listed, frozen=self._frozen, slots=True)
+        # found on the class itself from now on
         setattr(owner, self._name, getattr(made, self._name))
         return getattr(made, self._name)
 
@@ -77,6 +78,7 @@ def _dataclass(*, slots: bool, frozen: bool = False) -> Callable[[type], type]:
 
 def _defined(cls: type, *, frozen: bool) -> type:
     assert cls.__bases__ == (object,), f"{cls.__name__}: expected no base, found {cls.__bases__}"
+    # slots cannot be added to a class: a second one is made without what gave the first one's instances a `__dict__`
     content = {name: value for name, value in cls.__dict__.items() if name not in ("__dict__", "__weakref__")}
     fields: dict[str, _Field] = {}
     for name, kind in cls.__annotations__.items():
@@ -84,6 +86,7 @@ def _defined(cls: type, *, frozen: bool) -> type:
             continue
         value = content.pop(name, _UNSET)
         fields[name] = value if isinstance(value, _Field) else _Field(default=value)
+        # lists, dictionaries and sets have no hash
         assert fields[name].default.__hash__, f"{cls.__name__}.{name}: a default that changes is every instance's"
     given = tuple(name for name, field in fields.items() if field.init)
     shown = [name for name, field in fields.items() if field.repr]
@@ -111,6 +114,7 @@ def _defined(cls: type, *, frozen: bool) -> type:
 
 def _values(names: list[str]) -> Callable[[Any], Any]:
     """Returns a function that returns the values of some fields as a tuple."""
+    # of one name, `attrgetter` returns the value and no tuple
     if len(names) > 1:
         return attrgetter(*names)
     return lambda record: tuple([getattr(record, name) for name in names])
@@ -119,6 +123,7 @@ def _values(names: list[str]) -> Callable[[Any], Any]:
 def _init(cls: type, fields: dict[str, _Field]) -> Callable[..., None]:
     """Returns the constructor of a class; errors and type hints see it as a function of the class's module."""
     given, lines = [], []
+    # the class's own `__setattr__` refuses, if it is frozen
     outer: dict[str, Any] = {"__set": object.__setattr__, "__unset": _UNSET}
     for name, field in fields.items():
         value = name
@@ -164,6 +169,7 @@ def _getstate(self: Any) -> list[Any]:
 
 
 def _setstate(self: Any, state: list[Any]) -> None:
+    # by default, unpickling assigns, which a frozen class refuses
     for name, value in zip(self.__slots__, state, strict=True):
         object.__setattr__(self, name, value)
 

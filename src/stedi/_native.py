@@ -26,10 +26,12 @@ def library(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL
         return None
     try:
         found = ctypes.CDLL(str(source.with_name(f"lib{source.stem}.so")))
+        # without it, ctypes takes a result for a C int and cuts it to 32 bits
         found.stedi_source.restype = ctypes.c_uint64
         mark = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
         if found.stedi_source() != int(mark, 16):
             return None
+    # there is none, it is for another platform, or it is too old to name its source
     except (OSError, AttributeError):
         return None
     for name, (result, *arguments) in functions.items():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _UNWANTED = ("numpy", "pandas", "cloudpickle")
 _DB_API = ("BINARY", "DATETIME", "NUMBER", "ROWID", "STRING", "DBAPITypeObject")
+"""Names that DuckDB's package imports from its module of the DB-API."""
 
 
 class _Absent:
@@ -58,10 +59,12 @@ class _Light:
             names = dict.fromkeys(_DB_API)
 
         def own(name: str) -> object:
+            # importing asks modules for such names, which must not load the real one
             if name.startswith("__"):
                 raise AttributeError(name)
             from importlib.util import module_from_spec
 
+            # asked directly: by way of `sys.meta_path` it would find this stand-in again
             found = PathFinder.find_spec(module.__name__, self._path)
             assert found is not None, "it stands in for a module that is there"
             assert found.loader is not None, "a module is a file"

@@ -197,6 +197,7 @@ def unnamed(text: str) -> str:
 
 def printable_name(name: str) -> str:
     """Returns a file's name as text that is safe in any terminal and table: invalid bytes and controls are escaped."""
+    # Python has the bytes of a name that are not UTF-8 as surrogates
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return printable(text)
 
@@ -205,6 +206,7 @@ def json_text(text: str) -> str:
     """Returns an equivalent JSON document in which characters that `printable` escapes are written as JSON escapes."""
     if text.isascii() and text.isprintable():
         return text
+    # `json.dumps` leaves DEL as it is
     return "".join(c if _drawn(c) or c == "\n" else json.dumps(c)[1:-1] if c != "\x7f" else "\\u007f" for c in text)
 
 

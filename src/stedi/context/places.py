@@ -97,6 +97,7 @@ def spelled(root: Path, locations: Mapping[str, str]) -> Path:
         copies.unregister(root)
         return root
     [home, *more] = sorted(others)
+    # one folder by two paths, as with a bind mount; metadata name files by the tables' spelling, so that one is used
     if not more and _same(home, root):
         copies.unregister(root)
         return Path(home) if len(homes) == 1 else root

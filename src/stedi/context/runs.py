@@ -139,6 +139,7 @@ def history(root: Path) -> Iterator[Run]:
         return
     lines = _lines(root)
     newest = list(islice(lines, _RECENT))
+    # a run writes its line before its note goes: one that has both has ended
     known = {run.id for run in newest}
     # a run without a line is newer than every line
     notes = sorted((run for _, run in _left(root)), key=lambda run: run.id, reverse=True)

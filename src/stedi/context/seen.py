@@ -28,6 +28,7 @@ NAME = "seen.json"
 """The mark's file, in the folder outside the lake."""
 _KIND = "seen"
 _VERSION = re.compile(r"0*([0-9]+)-[^/]*\.metadata\.json$")
+"""The version in the name of a metadata file, as of `00007-UUID.metadata.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def write(folder: Path, lake_id: str, key: Key, mark: Seen) -> None:
     if s3.is_remote(folder):
         return s3.write(path, raw)
     durable.folder(folder, 0o700)
+    # not `durable.replacing`: that waits for the disk, at the end of every command
     beside = folder / f".{NAME}.{os.urandom(8).hex()}.partial"
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as stream:
@@ -167,4 +169,5 @@ def from_json(plain: Mapping[str, Any]) -> Seen:
 
 def _barred(root: Path, key: Key) -> int:
     known = tombstones.read(root, key)
+    # for people and devices, the instants until which they are barred: the sum also grows when one is erased again
     return sum(known.people.values()) + sum(known.serials.values()) + len(known.moments) + len(known.records)

@@ -76,6 +76,7 @@ class Rejects:
             LandingError: It cannot be written.
         """
         self._legible.add(record.raw)
+        # alone and together: of each record a few bytes may be odd, of many small ones they add up
         if not (reader.is_legible(record.raw) and (self._part or self._legible.holds)):
             raise reader.refused(self._name, f"bytes that are not text (at byte {record.offset:,} of the text)")
         row = {

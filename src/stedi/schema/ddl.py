@@ -121,6 +121,7 @@ class _Writer:
                 f"CREATE EXTERNAL TABLE IF NOT EXISTS {name} {body}\n"
                 f"ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'\nWITH SERDEPROPERTIES {serde}\n{where}"
             )
+        # by default Spark makes a row of nulls of a bad line
         options = self.properties({"mode": "FAILFAST", "encoding": "UTF-8"})
         return f"CREATE TABLE IF NOT EXISTS {name} {body}\nUSING json\nOPTIONS {options}\n{where}"
 

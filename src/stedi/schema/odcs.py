@@ -101,6 +101,7 @@ def _table(table: DescribedTable, told: frozenset[str]) -> dict[str, Any]:
     }
     if table.inputs:
         document["customProperties"] = [{"property": "builtFrom", "value": list(table.inputs)}]
+    # a check that reads a table outside of the contract could not be run by who has the contract
     checks = [check for check in (_COUNTED, *assertions()) if _subject(check) == table.name and check.reads <= told]
     if checks:
         document["quality"] = [

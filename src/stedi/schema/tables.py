@@ -258,6 +258,7 @@ class Dag:
 
     def order(self) -> tuple[str, ...]:
         """Returns tables and views, each after everything that it reads."""
+        # sorted, since sets have another order in each process
         edges = {name: sorted(select.reads & self.selects.keys()) for name, select in sorted(self.selects.items())}
         return tuple(TopologicalSorter(edges).static_order())
 
@@ -358,6 +359,7 @@ def tokens(sql: str) -> Iterator[re.Match[str]]:
 def _reads(sql: str) -> frozenset[str]:
     words = [token.group() for token in tokens(sql)]
     named = {word for before, word in pairwise(words) if before.lower() in _READING and word != "("}
+    # `name as (` defines a name within the SELECT
     local = {word for word, *rest in zip(words, words[1:], words[2:], strict=False) if rest == ["as", "("]}
     return frozenset(named - local)
 

@@ -132,6 +132,7 @@ _ENVIRONMENT = {
 }
 """Each environment variable that overrides a key; consent and identity come from lake.toml alone."""
 
+# as DuckDB counts: MB in thousands, MiB in 1,024s
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": base**power
     for power, letter in enumerate("kmgt", start=1)
@@ -175,6 +176,7 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
         )
     values: dict[str, object] = {}
     for table, entries in document.items():
+        # without keys of its own, a misspelled table would go unnoticed
         if not isinstance(entries, dict) or not (entries or any(key.startswith(f"{table}.") for key in _KEYS)):
             raise ConfigError(f"{path}: unknown key {table!r}: expected one of {', '.join(_KEYS)}")
         for key, value in entries.items():
@@ -199,6 +201,7 @@ def role(path: Path, environment: Mapping[str, str] | None = None) -> Role:
     """
     said = (os.environ if environment is None else environment).get("STEDI_QUERY_ROLE")
     if said is not None:
+        # only to pass the checks: a role depends on neither
         nameless = {"lake.id": "", "key.fingerprint": "", "query.role": said}
         return _config(nameless, {"query.role": "STEDI_QUERY_ROLE"}, path).query_role
     try:
@@ -237,6 +240,7 @@ def _config(values: Mapping[str, object], sources: Mapping[str, str], path: Path
         if key not in _KEYS:
             raise ConfigError(f"{sources[key]}: unknown key {key!r}: expected one of {', '.join(_KEYS)}")
         attribute = _KEYS[key]
+        # TOML has 7 and 7.0; nothing else is converted, and to Python a boolean is an integer
         if types[attribute] is float and type(value) is int:
             value = float(value)
         if type(value) is not types[attribute]:

@@ -83,6 +83,7 @@ def here(described: str, named: Iterable[str]) -> tuple[str, ...]:
         described: The path of the metadata file, `ROOT/ZONE/TABLE/metadata/FILE`, by which it is read.
         named: The locations that it names.
     """
+    # nearly always: then no path is taken apart
     if not _HOMES:
         return tuple(named)
     root = described.rsplit("/", 4)[0]
@@ -92,6 +93,7 @@ def here(described: str, named: Iterable[str]) -> tuple[str, ...]:
 def within(root: str | Path, location: str) -> str:
     """Returns the place at which to read a location from a folder's metadata or catalog: see `here`."""
     home = _HOMES.get(str(root))
+    # PyIceberg writes `file:///path`, Hadoop `file:/path`
     path = location.removeprefix("file://") if location.startswith("file://") else location.removeprefix("file:")
     if home is None or path.startswith(f"{root}/") or not path.startswith(f"{home}/"):
         return location

@@ -22,6 +22,7 @@ PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 _DESCRIPTORS = re.compile(r"(?:/proc/(self|thread-self|\d+)(?:/task/\d+)?/fd|/dev/fd)")
 _MOST_LINKS = 40
+"""Links after which Linux, too, gives up."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -56,6 +57,7 @@ def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     try:
         with _opened(expanded(path), mode) as stream, _packed(stream, path.name) as out:
             yield out
+    # not a failure to write: the reader has closed the pipe, and the command ends with a code of its own
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -81,9 +83,11 @@ def _opened(path: Path, mode: int) -> Iterator[BinaryIO]:
     if place.is_dir():
         raise IsADirectoryError(21, "it is a folder")
     if _is_odd(place):
+        # a terminal that is opened must not become the one that controls this process
         with os.fdopen(os.open(place, os.O_WRONLY | os.O_NOCTTY), "wb") as stream:
             yield stream
         return
+    # a misspelled device would become a file there
     if place.parent == Path("/dev"):
         raise OSError(2, "there is no such device")
     if not place.parent.is_dir():
@@ -97,6 +101,7 @@ def _followed(path: Path) -> tuple[Path, int | None]:
     for _ in range(_MOST_LINKS):
         parent = Path(os.path.realpath(path.parent))
         folder = _DESCRIPTORS.fullmatch(str(parent))
+        # one of another process is opened as any other file
         if folder and path.name.isdigit() and folder[1] in (None, "self", "thread-self", str(os.getpid())):
             return path, int(path.name)
         path = parent / path.name

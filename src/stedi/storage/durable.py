@@ -73,9 +73,11 @@ def folder(path: Path, mode: int | None = None) -> None:
         return
     folder(path.parent, mode)
     try:
+        # private until `chmod` says who may enter: what `mkdir` grants depends on the umask
         path.mkdir(0o700)
     except FileExistsError:  # another command has just made it
         return
+    # the setgid bit hands the group of the parent on
     above = path.parent.stat().st_mode
     path.chmod((mode if mode is not None else 0o700 | above & 0o050) | above & stat.S_ISGID)
     sync(path.parent)
@@ -143,6 +145,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        # what has the name is whole at any moment; that it is the new one is sure once the folder is synced
         os.replace(beside, path)
     except BaseException:
         with suppress(OSError):
@@ -286,6 +289,7 @@ def scratch(root: Path) -> Path:
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
     status = path.lstat()
+    # its name can be guessed, and the folder above is everybody's: anybody may have made it first
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise LakeError(f"{path}: expected a private folder (mode 0700), found another; remove it, or set TMPDIR")
     return path
@@ -344,6 +348,7 @@ def lock(
         with s3.lock(path, wait=wait, waiting=waiting, advice=advice):
             yield
         return
+    # the file stays: were it removed, one process could hold it and another a new one of its name
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         try:
@@ -405,6 +410,7 @@ def _queue(descriptor: int, path: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
+            # `flock` has no timeout
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
@@ -436,6 +442,7 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
+        # shared: two processes that ask at once must not take each other for a holder
         _flock(descriptor, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -106,6 +106,7 @@ def _read(item: Delivered, groups: dict[str, _Group], sample: int | None) -> Non
         group = groups.setdefault(name, _Group(name, CONTRACTS.get(feed or "")))
         group.files += 1
         for value in iter_values(decompressed(source, item.name), Limits()):
+            # asked once there is another record: a file of exactly so many was read to its end
             if seen == sample:
                 group.sampled = True
                 break

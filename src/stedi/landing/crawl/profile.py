@@ -29,6 +29,7 @@ _MOST_SPELLINGS = 10
 
 _LONGEST_SHAPE = 40
 _LOOKED_AT = 1000
+"""Characters of a shape that are shown, and of a text that are looked at."""
 
 _INSTANTS = range(631_152_000_000, 4_102_444_800_000)
 """Integers that look like epoch milliseconds, of the years 1990 to 2099."""
@@ -71,6 +72,7 @@ class _Mask(dict[int, str]):
             masked = "A" if character.isupper() else "a"
         else:
             masked = character if character.isascii() and character.isprintable() else "*"
+        # hostile text may have any of a million characters
         if len(self) < 10_000:
             self[point] = masked
         return masked
@@ -128,6 +130,7 @@ class _Profile:
     def add(self, values: Sequence[object]) -> None:
         """Adds the field's values in one record: one value, or several if the key is repeated."""
         self.present += 1
+        # other names go by their masks, which different names share
         self.twice += len(values) > 1 and is_identifier(self.name)
         for value in values:
             kind = type_of(value)

@@ -244,6 +244,7 @@ class _Journey:
         except (OSError, ValueError) as error:
             why = f"cannot be read: {_why(error)}"
         else:
+            # a link that the call names is followed here, once: `open_regular` follows none
             real = os.path.realpath(argument)
             if self._avoided(real):
                 why = "inside the lake's own folder, which is not a delivery"
@@ -373,6 +374,7 @@ def _entries(folder: str, pattern: str) -> list[os.DirEntry[str]]:
         found = list(os.scandir(folder))
     except OSError:
         return []
+    # as in a shell: `.*` asks for hidden names
     hidden = tuple(mark for mark in HIDDEN if not pattern.startswith(mark))
     matching = [entry for entry in found if fnmatchcase(entry.name, pattern) and not entry.name.startswith(hidden)]
     return sorted(matching, key=lambda entry: entry.name)

@@ -356,6 +356,7 @@ def _scalars(names: tuple[str, ...], unknown: tuple[int, ...]) -> re.Pattern[str
     # A delivered `_extra` would be in the line twice.
     if not unknown or len(unknown) > _MOST_UNKNOWN or len(set(names)) < len(names) or "_extra" in names:
         return None
+    # The text is valid JSON: only the end of a scalar is looked for.
     value = r'"[^"]*+"|[^"\[{,} \t]++'
     members = [
         rf'"{re.escape(name)}"[ \t]*+:[ \t]*+{f"({value})" if i in unknown else f"(?:{value})"}[ \t]*+'

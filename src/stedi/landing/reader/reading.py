@@ -247,6 +247,7 @@ class Copier:
         """
         data = window.data
         first = self._record.match(data, at, end)
+        # a record over several lines would be torn
         if first is None or b"\n" in first.group():
             return at, b""
         between = _BETWEEN_RECORDS.match(data, first.end(), end)

@@ -37,6 +37,7 @@ def likely(value: object) -> Unit | None:
         value: A parsed value.
     """
     if type(value) is int:
+        # no number is plausible in two of these units
         scales = ((Unit.SECONDS, 1000, 1), (Unit.MICROSECONDS, 1, 1000), (Unit.NANOSECONDS, 1, 1_000_000))
         return next((unit for unit, times, by in scales if _plausible(value * times // by)), None)
     if type(value) is float:

@@ -134,6 +134,7 @@ def write(
     if walkers:
         counts = _walk(folder, crowd, walkers, compress)
         accepted = {feed: count + counts[feed] for feed, count in accepted.items()}
+    # before the answer is there, which is no delivery
     delivered = [file for file in folder.rglob("*") if file.is_file() and file.name != LABELS]
     answer = Answer(
         seen={feed: count + sum(quarantined[feed].values()) for feed, count in accepted.items()},
@@ -193,5 +194,6 @@ class _Files:
         self._written = 0
         path = self._folder / f"{self._stem}-{self._number:04d}.json"
         if self._compress:
+            # level 1 is quick; a time in the header would make equal samples differ
             return cast(BinaryIO, gzip.GzipFile(path.with_name(f"{path.name}.gz"), "wb", 1, mtime=0))
         return path.open("wb")

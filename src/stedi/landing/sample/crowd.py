@@ -119,6 +119,7 @@ class Crowd:
         self._groups += 1
         shared = serial(rng)
         if plan.kind == "stranger":
+            # readings of somebody without a record must reach no table below landing
             address = "{}.{}@stranger.example".format(*self._name())
             walk(motions, steps, (address,), (shared,), start, quota, 0, "both", rng)
             return ()
@@ -130,6 +131,7 @@ class Crowd:
             people.append(person(story, self._name(), serials, start, agreed_from, rng))
         if plan.kind == "solo":
             (one,) = people
+            # `none` has no weight, so no quota: nothing is written
             kind = "both" if plan.motion == "none" else plan.motion
             tallies = [walk(motions, steps, one.addresses, one.serials, start, quota, one.agreed_from or 0, kind, rng)]
         else:
@@ -154,6 +156,7 @@ class Crowd:
         for rows, tally in ((self.all, everything), (self.since_consent, since)):
             rows["customers_trusted"] += 1
             rows["accelerometer_trusted"] += tally.motions
+            # steps belong to curated customers only (rule 6)
             if tally.motions:
                 rows["customers_curated"] += 1
                 rows["step_trainer_trusted"] += tally.steps
@@ -165,6 +168,7 @@ def _shares(customers: int, readings: int) -> Iterator[tuple[Plan, int]]:
     total = sum(plan.weight for plan in plans(customers))
     weight = 0
     for plan in plans(customers):
+        # each share is the difference of two rounded sums: together they are exact
         dealt = readings * weight // total
         weight += plan.weight
         yield plan, readings * weight // total - dealt
@@ -173,5 +177,6 @@ def _shares(customers: int, readings: int) -> Iterator[tuple[Plan, int]]:
 def _agreed_from(quota: int, before: int, motion: str) -> int:
     """Returns the tick before which about `before` percent of the readings are."""
     if before == 100:
+        # more ticks than the quota can have
         return quota + 1
     return int(quota / RECORDS_PER_TICK.get(motion, 1) * before / 100)

@@ -259,6 +259,7 @@ def _faults(feed: str) -> Iterable[tuple[bytes, Reason]]:
     for opening, closing in (("[", "]"), ('{"a":[', "]}")):
         yield f'{{{body}, "deep": {opening * 100}{closing * 100}}}'.encode(), Reason.TOO_DEEP
     if feed == "customer":
+        # beyond the 1 MiB that a record may have
         yield f'{{{body}, "note": "{"x" * 1_100_000}"}}'.encode(), Reason.TOO_LARGE
     for bad in (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\\ud83d", b"\\ude00\\ud83d"):
         yield named(b'"a%b@test.example"' % bad), Reason.BAD_ENCODING

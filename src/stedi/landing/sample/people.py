@@ -21,6 +21,7 @@ DAY = 86_400_000
 _FIRST = ("Ba", "De", "Fi", "Go", "Ha", "Je", "Ki", "Lo", "Ma", "Ne", "Pi", "Ro", "Sa", "Te", "Vi", "Zo")
 _SECOND = ("ba", "ce", "di", "fo", "ga", "he", "ji", "ko", "la", "me", "ni", "po", "ra", "se", "ti", "vo")
 _ENDS = ("", "", "", "", "é", "", "ß", "")
+"""Endings of last names; two have characters that rule 1 composes or folds."""
 
 STORIES = (
     *("agreed", "never", "withdrew", "agreed", "spelled", "never", "agreed", "new serial", "tie without"),
@@ -30,10 +31,12 @@ STORIES = (
 )
 """The stories of people with their own device, assigned in turn; about half of them consent."""
 _SHARED_STORIES = ("agreed", "never", "agreed", "withdrew", "late", "never", "agreed")
+"""The stories of people who share a device, assigned in turn."""
 AGREEING = frozenset(
     ("agreed", "spelled", "new serial", "corrected", "again", "late", "repeated", "tie later", "tie name")
 )
 WITHDREW = frozenset(("withdrew", "tie without", "tie future"))
+"""Stories in which a consent was given and does not count any more."""
 
 _MOTIONS = (
     "both",
@@ -131,6 +134,7 @@ def serial(rng: Random) -> str:
 
 def name(number: int, seed: int) -> tuple[str, str]:
     """Returns a first and a last name; two numbers with the same seed never get the same names, ignoring case."""
+    # an odd factor permutes the 2^20 names: so many numbers in a row have different ones
     place = (number * 0x9E375 + seed * 0x3C6EF) % (1 << 20)
     first = _FIRST[place & 15] + _SECOND[place >> 4 & 15]
     last = _FIRST[place >> 8 & 15] + _SECOND[place >> 12 & 15] + _SECOND[place >> 16]
@@ -156,6 +160,7 @@ def person(
     registered = start - 1000 * (60 + rng.getrandbits(14))
     consent = start + 3000 * agreed_from if agreed_from else registered
     bits = rng.getrandbits(24)
+    # no dates, so they become null below landing
     odd_birthdays = {0: "unknown", 1: "1999-02-29", 2: ""}
     known: dict[str, object] = {
         "customerName": f"{first} {last}",
@@ -175,6 +180,7 @@ def person(
             record["shareWithResearchAsOfDate"] = research
         return {**record, **dict.fromkeys(shares, registered)}
 
+    # `again` has records at `registered` and `late - 1`: the order of the three must be strict
     late = max(consent, registered + 2)
     spellings = _spellings(address) if story == "spelled" else (address,)
     tellings = {
@@ -199,6 +205,7 @@ def person(
         "tie future": lambda: [at(consent, consent), at(consent, FUTURE)],
         "future": lambda: [at(registered, FUTURE)],
     }
+    # older than any other record: it claims the device and is never current
     earlier = [at(registered - 1, None, serialNumber=serial) for serial in serials[:-1]]
     records = (*earlier, *tellings[story]())
     return Person(story, spellings, serials, records, agreed_from if story in AGREEING else None)

@@ -19,6 +19,7 @@ _DELAYS = tuple(0 if i < 128 else i * 389 % 1000 for i in range(1024))
 """One tick in eight has no delay: it is on the whole second, where different people's readings have the same time."""
 _POOL = 8192
 _STRIDE = 61
+"""Lines of a pool, and the step at which they are picked: neighbours in a file are not neighbours in time."""
 _MOST = 16
 """The most records that a tick writes, including repeated deliveries."""
 
@@ -68,6 +69,7 @@ MOMENTS = _moments()
 _PHONE = tuple(_Moment(m.motions, m.moved, ("",), 0, len(m.motions) - 1) for m in MOMENTS if m.moved)
 _DEVICE = tuple(_Moment(("",), 0, m.steps, m.stepped, len(m.steps) - 1) for m in MOMENTS if m.stepped)
 _KINDS = {"both": MOMENTS, "phone": (_PHONE + _PHONE)[:512], "device": (_DEVICE + _DEVICE)[:512]}
+# one tick in sixteen is delivered twice
 RECORDS_PER_TICK = {kind: sum(m.records for m in of) * 17 // 16 / len(of) for kind, of in _KINDS.items()}
 
 
@@ -97,6 +99,7 @@ class Feed:
         self.pool, self.again = self.again, []
         if text:
             if not self.kept:
+                # the last line may be cut
                 self.kept = text[:40_000].split("\n")[:-1][:100]
             data = text.encode()
             self.seen += data.count(b"\n")
@@ -157,6 +160,8 @@ def walk(
         pool, again = motions.pool, motions.again
         step_pool, step_again = steps.pool, steps.again
         for base in range(start + TICK * tick, start + TICK * (tick + count), TICK):
+            # one number decides a tick: bits 0-9 the delay, 10-18 the moment, 19-20 the spelling of the address, 21 the
+            # device, and 28-31, if all are 0, that it is delivered twice
             r = bits(32)
             time = base + _DELAYS[r & 1023]
             moment = moments[r >> 10 & 511]

@@ -146,6 +146,7 @@ def _phone(start: int, strides: tuple[_Stride, ...], rng: Random) -> Iterator[tu
         # the phone is rotated about the vertical axis and then tilted
         first, second = ct * ahead - st * aside, st * ahead + ct * aside
         yield (
+            # + 0.0: a value that is rounded to -0.0 becomes 0.0
             start + time,
             round(first + gauss(0, 0.015), 3) + 0.0,
             round(ci * up - si * second + gauss(0, 0.015), 3) + 0.0,
@@ -168,6 +169,7 @@ def _device(start: int, strides: tuple[_Stride, ...], rng: Random) -> Iterator[t
             distance -= reach[stride.foot] * swing[place]
         elif stride.activity == "squatting":
             distance -= 35 * sin(pi * place / _WAVE) ** 2
+        # the clock drifts, but never says one time twice
         told = max(start + round(time + offset + drift * time), last + 1)
         last = told
         yield told, round(distance + rng.gauss(0, 2))

@@ -52,6 +52,8 @@ def listing(folder: Path) -> Iterator[Object]:
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=root.bucket, Prefix=root.key):
             for entry in page.get("Contents", ()):
                 key = entry["Key"]
+                # the prefix `inbox` also finds `inbox2`, and a key that ends in a slash is a folder that some console
+                # has made
                 if (key == root.key or key.startswith(root._prefix)) and not key.endswith("/"):
                     path = S3Path("s3:", root.bucket, *key.split("/"))
                     if path.key != key:
@@ -64,6 +66,7 @@ def listing(folder: Path) -> Iterator[Object]:
 
 def head(path: S3Path) -> dict[str, Any] | None:
     """Returns S3's metadata of an object, or None if there is none."""
+    # a bucket itself is no object
     if not path.key:
         return None
     try:
@@ -203,6 +206,7 @@ def upload(pairs: Iterable[tuple[Path, Path]]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(BESIDE) as beside:
+        # asking for the results raises the first error
         for _ in beside.map(copy, pairs):
             pass
 
@@ -253,6 +257,7 @@ def download(path: Path, target: Path, *, tag: str = "") -> None:
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
 
         def take(answer: dict[str, Any]) -> None:
+            # a body that broke off is requested again from its start
             out.seek(0)
             out.truncate()
             for piece in answer["Body"].iter_chunks(1 << 20):
@@ -280,6 +285,7 @@ def remove(paths: Iterable[Path]) -> None:
 
 def _remove(bucket: str, objects: Sequence[dict[str, str]]) -> None:
     refused: list[dict[str, Any]] = []
+    # S3 takes a thousand keys in a request
     for start in range(0, len(objects), 1_000):
         refused += _removed(bucket, objects[start : start + 1_000])
     if refused:
@@ -362,6 +368,7 @@ def _stale(root: S3Path, keep: Callable[[str], bool]) -> tuple[list[dict[str, st
 
 def _uploads(root: S3Path) -> list[dict[str, str]]:
     with answers(root):
+        # parts of an upload that broke off stay, unlisted, until somebody removes them
         pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root.key)
         return [upload_ for page in pages for upload_ in page.get("Uploads", ()) if _in(root, upload_["Key"])]
 

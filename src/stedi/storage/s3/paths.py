@@ -20,6 +20,7 @@ _OTHER = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://")
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
     """Returns whether a location, or a path that was made of one, is in a bucket."""
+    # one slash, since a `Path` keeps no more; `s3a` is what Hadoop calls it
     return isinstance(location, S3Path) or str(location).startswith(("s3:/", "s3a:/"))
 
 
@@ -38,6 +39,7 @@ def at(location: str | os.PathLike[str]) -> Path:
             raise UsageError(f"{text}: expected a path on this machine or s3://BUCKET/PREFIX, found another URI")
         return Path(text.removeprefix("file://") if text.startswith("file://") else text.removeprefix("file:"))
     rest = text.partition(":")[2]
+    # the scheme is the first part: parents and joins then work as those of a folder
     path = S3Path("s3:", *rest.strip("/").split("/"))
     if not path.bucket or rest.startswith("///"):
         raise LakeError(f"{text}: expected s3://BUCKET/PREFIX, found no bucket")
@@ -159,6 +161,7 @@ class S3Path(PosixPath):
 
         from stedi.storage.s3 import objects
 
+        # readers of Parquet seek, a body of S3 only goes forward
         copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
         try:
             with answers(self):
@@ -179,6 +182,7 @@ class S3Path(PosixPath):
             )
             for page in pages:
                 for entry in page.get("Contents", ()):
+                    # the object by which some consoles mark a folder
                     if entry["Key"] != self._prefix:
                         yield self / entry["Key"].removeprefix(self._prefix)
                 for entry in page.get("CommonPrefixes", ()):
