@@ -179,6 +179,7 @@ def _at(tree: exp.Query, found: Sequence[exp.Table], snapshots: Mapping[str, int
     """Returns a statement in Athena's dialect that reads the tables' given snapshots."""
     from sqlglot import exp
 
+    # a name that is both a table and a part of WITH would get a version in the wrong place
     both = {folded(cte.alias) for cte in tree.find_all(exp.CTE)} & snapshots.keys()
     if both:
         raise QueryRefused(f"--at: expected WITH to give names of its own, found {', '.join(sorted(both))}, a table's.")
@@ -197,6 +198,7 @@ def _other(tree: exp.Expr) -> Iterator[str]:
     for node in tree.walk():
         if type(node).__name__ not in _SAME:
             yield node.name.upper() if isinstance(node, exp.Anonymous) else type(node).__name__.upper()
+        # these have a name above and mean something else by one of their arguments
         match node:
             case exp.Join() if node.method or node.kind not in ("", "INNER", "OUTER", "CROSS"):
                 yield f"{node.method or node.kind} JOIN"
@@ -224,6 +226,7 @@ def run(sql: str, *, role: Role, workgroup: str, snapshots: Mapping[str, int] | 
         QueryFailed: Athena could not complete the query.
         CloudFailed: AWS refused a request.
     """
+    # in a process of its own: a hostile statement can make a parser take any time and memory
     text = query.bounded("stedi.aws.athena:translated", sql, sorted(visible(role)), dict(snapshots or {}))
     with answering(f"workgroup {workgroup}"):
         name = client("athena").start_query_execution(
@@ -326,6 +329,7 @@ def _column(texts: Sequence[str | None], kind: pa.DataType) -> pa.Array:
     if pa.types.is_binary(kind):
         return pa.array([None if text is None else bytes.fromhex(text) for text in texts], kind)
     if pa.types.is_timestamp(kind) and kind.tz is not None:
+        # the tables' instants are in UTC, which Athena names behind the value and Arrow does not read
         found = pa.array([None if text is None else text.removesuffix(" UTC") for text in texts], pa.string())
         return found.cast(pa.timestamp("us")).cast(pa.int64()).cast(kind)
     found = pa.array(texts, pa.string())

@@ -42,6 +42,7 @@ class Prices:
 
 
 PRICES = Prices()
+"""The prices in docs/aws.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Measured:
 
 
 MEASURED = Measured()
+"""The measured values in docs/aws.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def cost(workload: Workload, prices: Prices = PRICES, measured: Measured = MEASU
     """
     a_day = workload.readings_a_day
     core_seconds = a_day / workload.runs * measured.core_seconds * measured.guarded
+    # as many as do the work in about an hour, beside a driver that does none of it
     executors = max(1, -(-int(core_seconds) // (4 * 3_600)))
     workers = 1 + executors
     seconds = core_seconds / (4 * executors) + measured.start_seconds
@@ -211,6 +214,7 @@ def lines(workloads: Iterable[Workload] = SIZES) -> tuple[tuple[str, ...], ...]:
         ("together, $ a month", [dollars(c.total) for c in found]),
         (
             "$ a year for a thousand customers",
+            # twelve months, a thousand customers
             [dollars(c.total * 12_000 / w.customers) for w, c in zip(listed, found, strict=True)],
         ),
     ]

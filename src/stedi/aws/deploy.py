@@ -89,6 +89,7 @@ def deploy(
     folder = f"code/{_digest(code)}"
     script = resources.files("stedi.aws") / "glue.py"
     say(f"uploading {code.name} to s3://{made['Bucket']}/{folder}/")
+    # before the stack names it: until then, and if the update fails, runs go on with the code of before
     with resources.as_file(script) as local:
         root = s3.at(f"s3://{made['Bucket']}/{folder}")
         s3.upload([(code, root / code.name), (local, root / "glue.py")])
@@ -116,6 +117,7 @@ def destroy(say: stacks.Say, *, stack: str = STACK, data: bool = False) -> dict[
         The deleted stacks, the number of deleted objects, and the stacks that were kept.
     """
     kept = data_stack(stack)
+    # the stack that works goes first: it must not write into a bucket that is being emptied
     gone = [stack] if stacks.delete(stack, say) else []
     objects = 0
     if data:
@@ -139,6 +141,7 @@ def empty(bucket: str) -> int:
     objects = 0
     with answering(where):
         for page in store.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            # in a bucket with versions, deleting an object only hides it
             entries = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
             if not entries:
                 continue
@@ -200,6 +203,7 @@ def _pinned(need: str) -> str:
 
 
 def _known(parameters: Mapping[str, str]) -> None:
+    # what `deploy` fills in by itself
     ours = {"Data", "Bucket", "KeyArn", "SecretArn", "Script", "Modules"}
     known = frozenset().union(*(stacks.parameters_of(stacks.template(name)) for name in ("data", "lake"))) - ours
     for name in parameters:

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the job and returns its exit code: 0 success, 1 failure, 2 wrong usage, 3 an audit found a violation."""
     began = time.monotonic()
     summary: dict[str, Any] = {}
+    # temporary files hold what customers have delivered
     os.umask(0o077)
     try:
         options = _options(sys.argv[1:] if arguments is None else arguments)
@@ -75,6 +76,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     unknown = [verb for verb in options.do if verb not in VERBS]
     if unknown or not options.do:
         raise UsageError(f"--do: expected some of {', '.join(VERBS)}, found {', '.join(unknown) or 'none'}")
+    # a stack's parameter is one text, so several places are divided by commas
     options.inbox = [place for given in options.inbox or () for place in given.split(",") if place]
     if "land" in options.do and not options.inbox:
         raise UsageError("--inbox: expected what to land, found nothing; name it, or leave land out of --do")
@@ -140,6 +142,7 @@ def _build(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> boo
 
 def _audit(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool:
     checks = lake.audit(progress=_progress())
+    # rows of damaged files would prove nothing
     if not any(check.violations for check in checks):
         checks += lake.prove(engine=_engine(options), progress=_progress()).checks
     done["checks"] = len(checks)

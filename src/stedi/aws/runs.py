@@ -97,6 +97,7 @@ def run(stack: str, say: stacks.Say, *, workers: int | None = None) -> Run:
         name = _triggered(job, outputs["Now"])
     else:
         with answering(what):
+            # Glue takes a number of workers only together with their type
             kind = client("glue").get_job(JobName=job)["Job"].get("WorkerType", "G.1X")
             started = client("glue").start_job_run(JobName=job, NumberOfWorkers=workers, WorkerType=kind)
         name = started["JobRunId"]
@@ -123,6 +124,7 @@ def _triggered(job: str, trigger: str) -> str:
         CloudFailed: The trigger may not be started, or it has not started a run.
     """
     with answering(f"trigger {trigger}"):
+        # the trigger does not say which run it starts: it is the one that was not there before
         known = {run["Id"] for run in client("glue").get_job_runs(JobName=job, MaxResults=_LOOKED)["JobRuns"]}
         client("glue").start_trigger(Name=trigger)
     for _ in range(_ATTEMPTS):
@@ -155,6 +157,7 @@ class _Log:
                     line for name in names if name == self._run or name.endswith("-driver") for line in self._of(name)
                 ]
         except CloudFailed as error:
+            # the group's first run makes it, some time after it has started
             if account.code(error) == "ResourceNotFoundException":
                 return []
             raise
@@ -167,6 +170,7 @@ class _Log:
                 logGroupName=self._group, logStreamName=stream, startFromHead=True, **token
             )
             lines += [event["message"].rstrip("\n") for event in page["events"]]
+            # at the end of a stream, CloudWatch gives back the token that it was given
             if page["nextForwardToken"] == self._next.get(stream):
                 return lines
             self._next[stream] = page["nextForwardToken"]

@@ -134,6 +134,7 @@ def propose(stack: str, body: str, parameters: Mapping[str, str]) -> ChangeSet:
             time.sleep(POLL)
         reason = seen.get("StatusReason", "")
         if (
+            # CloudFormation calls an empty change set failed, for one of two reasons
             seen["Status"] != "CREATE_COMPLETE"
             and "didn't contain changes" not in reason
             and "No updates" not in reason
@@ -169,6 +170,7 @@ def execute(proposed: ChangeSet, say: Say) -> None:
         CloudFailed: A change failed and CloudFormation has rolled back; the message gives the reason.
     """
     with answering(f"stack {proposed.stack}"):
+        # before the change begins: the stack's history has the events of every earlier one
         seen = _seen(proposed.stack)
         client("cloudformation").execute_change_set(ChangeSetName=proposed.name, StackName=proposed.stack)
     _follow(proposed.stack, ("CREATE_COMPLETE", "UPDATE_COMPLETE"), say, seen)
@@ -186,6 +188,7 @@ def delete(stack: str, say: Say) -> bool:
     with answering(f"stack {stack}"):
         seen = _seen(stack)
         client("cloudformation").delete_stack(StackName=stack)
+    # by its id: CloudFormation does not find a deleted stack by its name
     _follow(found["StackId"], ("DELETE_COMPLETE",), say, seen)
     return True
 
@@ -212,6 +215,7 @@ def _follow(stack: str, ends: tuple[str, ...], say: Say, seen: set[str]) -> None
                 seen.add(event["EventId"])
                 state, why = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
                 say(f"{event.get('LogicalResourceId', '')}: {state.lower().replace('_', ' ')}")
+                # the first failure is the reason; everything under way is cancelled because of it
                 if state.endswith("FAILED") and "cancelled" not in why.lower():
                     reason = reason or f"{event.get('LogicalResourceId')}: {why}"
         if status in ends:

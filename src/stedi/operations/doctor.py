@@ -39,6 +39,7 @@ _LEAST = 1 << 30
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)
 """No clock that is right is before this."""
 _MEMORY = ("tmpfs", "ramfs")
+"""File systems that lie in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def _lake(context: Context) -> Iterator[Finding]:
     advice = "run `stedi migrate`" if found < FORMAT else ""
     yield Finding("lake", "ok", f"{context.root}, id {context.config.lake_id}, format {found}", advice)
     try:
+        # each part by itself: without its key, or with a damaged catalog, everything else is still told
         context.key()
         yield Finding("key", "ok", f"{context.key_place()}, fingerprint {context.config.key_fingerprint}")
     except KeyRefused as error:
@@ -165,6 +167,7 @@ def _holder(path: Path) -> str:
         return ""
     with suppress(OSError, ValueError, IndexError):
         inode = path.stat().st_ino
+        # Linux alone has it: number, kind, mode, right, process, then device and inode by colons
         for line in Path("/proc/locks").read_text("ascii").splitlines():
             fields = line.split()
             if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == inode:
@@ -208,7 +211,9 @@ def _file_system(root: Path) -> str:
     with suppress(OSError):
         for line in Path("/proc/mounts").read_text("utf-8", "replace").splitlines():
             _, where, name, *_ = line.split()
+            # a space in a path is written as an octal escape there
             where = where.replace("\\040", " ")
+            # of two mounts at one place, the later one covers the other
             if (root == Path(where) or root.is_relative_to(where)) and len(where) >= len(best):
                 best, kind = where, name
     return kind
@@ -217,6 +222,7 @@ def _file_system(root: Path) -> str:
 def _locks_files(root: Path) -> bool:
     try:
         os.close(durable.hold(root))
+    # another command has locked it: so it can be locked
     except BlockingIOError:
         return True
     except (OSError, StediError):

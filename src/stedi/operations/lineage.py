@@ -61,7 +61,9 @@ _FACETS = {
 """The version of each facet that is written, and its schema's name."""
 _ENDS = {"done": "COMPLETE", "interrupted": "ABORT", "killed": "ABORT"}
 _ID = re.compile(r"[0-9a-f]{16}")
+"""The id of a lake."""
 _MASKED = "HMAC-SHA-256 under the secret key of the lake"
+"""How a pseudonym is made, for the column lineage."""
 
 
 class Emitter:
@@ -79,6 +81,7 @@ class Emitter:
 
     def began(self, context: Context, run: Run) -> None:
         """Emits the start of a run."""
+        # what a run has written is told by which snapshots are new at its end
         self._before = {name: s.current.id for name, s in _states(context).items() if s.current}
         self._send(_event("START", run, _namespace(context), [], []))
 
@@ -171,6 +174,8 @@ def _post(url: str, event: Event) -> None:
 
 
 def _append(path: Path, event: Event) -> None:
+    # one write at the end of the file, so that two commands do not mix their lines; a link could lead to any of the
+    # user's files
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     with open(os.open(path, flags, 0o600), "ab", buffering=0) as stream:
         stream.write(json.dumps(event).encode() + b"\n")
@@ -219,6 +224,7 @@ def _parent(run: Run, namespace: str) -> dict[str, Any]:
 def _uuid(run: str) -> str:
     """Returns the UUID (version 7, RFC 9562) of a run: its time, and what else tells it apart."""
     at = int(run[:13]) if run[:13].isdigit() else 0
+    # from the run's id, not drawn: all events of a run have one UUID, also those that only name it as their parent
     rest = int.from_bytes(hashlib.sha256(run.encode()).digest()[:10], "big")
     value = at << 80 | 7 << 76 | (rest >> 62 & 0xFFF) << 64 | 2 << 62 | rest & ((1 << 62) - 1)
     digits = f"{value:032x}"

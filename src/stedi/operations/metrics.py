@@ -78,6 +78,7 @@ def text(ended: Ended, context: Context | None) -> str:
                     known.add(name)
                     lines += [f"# HELP {name} {_HELP[name]}.", f"# TYPE {name} gauge"]
                 told = ",".join(f'{label}="{text}"' for label, text in labels.items())
+                # fifteen digits are those of a double: counts of bytes stay whole
                 lines.append(f"{name}{{{told}}} {value:.15g}" if told else f"{name} {value:.15g}")
     return "\n".join(lines) + "\n"
 

@@ -81,12 +81,14 @@ def migrate(context: Context, key: Key) -> Migration:
     if planned.was == FORMAT:
         return planned
     root, lake_id = context.root, context.config.lake_id
+    # a second backup of an interrupted migration would hold what the first attempt has written
     backup = _kept(root) or _keep(root, planned.was)
     if (root / tombstones.NAME).exists():
         tombstones.reseal(root, key, lake_id, lake_id)
     signs_as = signatures.fingerprint(signatures.publish(root, key))
     # settings from the environment apply only to this process
     written = settings.read(root / "lake.toml", {})
+    # before the settings: a lake of this format has a backup that knows its tombstones
     _note_after(root, backup)
     settings.write(replace(written, format=FORMAT, signs_as=signs_as), root / "lake.toml")
     return replace(planned, backup=str(backup))
@@ -111,6 +113,7 @@ def back(context: Context) -> Migration:
             "which would be undone; nothing was changed. Keep using this version"
         )
     files: Mapping[str, str | None] = manifest["files"]
+    # all of it read and compared, before the first file is written
     content = {name: _content(folder / name, digest) for name, digest in files.items() if digest is not None}
     for name in _CHANGED:
         if name in content:

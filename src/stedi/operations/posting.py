@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 _SECONDS = 5.0
+"""Seconds that a run waits for all its requests together, and that one socket may be silent."""
 
 
 class Patience:
@@ -54,6 +55,7 @@ class Patience:
         try:
             if self._left <= 0:
                 raise Empty
+            # a daemon: a request that is left behind must not keep the process from ending
             Thread(target=ask, daemon=True).start()
             found = answer.get(timeout=self._left / 2)
         except Empty:

@@ -167,6 +167,7 @@ def _wrong(context: Context) -> Iterator[str]:
 def _last(context: Context, states: Mapping[str, TableState]) -> dict[str, Run | None]:
     """Returns the last run of each command: by the history, or by what the tables say where it began later."""
     found: dict[str, Run | None] = {}
+    # newest first; the history may be long, so it is read no further than needed
     for run in runs.history(context.root):
         if run.command in COMMANDS and run.outcome not in ("running", "busy") and run.command not in found:
             found[run.command] = run
@@ -242,6 +243,7 @@ def _due(context: Context, states: Mapping[str, TableState], now: datetime) -> D
         ]
         trusted = states["customers_trusted"].current
         if trusted is not None:
+            # without a date that has passed, only SQL or a setting has changed: nobody's records wait
             passed = int(trusted.summary.get("stedi.next-consent-at", at))
             began = [datetime.fromtimestamp(passed / 1000, UTC)] if passed < at else []
     [step] = [step for step in steps if step.table == "customers_trusted"]
@@ -262,6 +264,7 @@ def _changes(context: Context, states: Mapping[str, TableState], step: Step, now
     columns = "email, lastUpdateDate, shareWithResearchAsOfDate"
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         engine.bind_files(_CUSTOMERS, catalog.files(landed))
+        # only people with new records can have changed, unless a consent date has passed: then all are judged
         which = ""
         if window is not None and not _passed(built.summary if built else {}, now):
             added = [file for snapshot in window.appended for file in catalog.added(landed, [snapshot])]
@@ -285,6 +288,7 @@ def _passed(built: Mapping[str, str], now: int) -> bool:
 def _overdue(context: Context, states: Mapping[str, TableState], before: datetime) -> int:
     """Returns how many snapshots maintenance would have expired at an instant, and has not."""
     config = context.config
+    # a cheap test first: most lakes have no old snapshot, and then no file is listed and no engine started
     oldest = milliseconds(before) - min(config.keep_days, config.history_days) * _DAY
     if not any(len(s.snapshots) > 1 and s.snapshots[0].at_ms < oldest for s in states.values()):
         return 0
@@ -304,6 +308,7 @@ def _stale(context: Context, states: Mapping[str, TableState], now: datetime) ->
 def _unfinished(context: Context) -> Iterator[str]:
     """Yields unfinished work of interrupted commands; running ones do not count."""
     root = context.root
+    # what looks unfinished may be what that command is doing
     writing = any(durable.is_held(root / f"{name}.lock") for name in durable.ALL)
     if writing:
         return

@@ -73,6 +73,8 @@ class Inbox:
         Raises:
             OSError: There is no such folder.
         """
+        # how long a file has stood still is told by a clock that never goes back; the wall clock only spares old files
+        # the wait
         there, now, moment = dict(self._objects() if self._remote else self._files()), time.time(), time.monotonic()
         new = {path: signature for path, signature in there.items() if self._landed.get(path) != signature}
         seen = {}
@@ -135,7 +137,9 @@ def watch(
         try:
             ready, growing = inbox.ready()
             if ready:
+                # these alone: a file that comes or grows meanwhile waits for the next look
                 landing = land(ready.__contains__)
+                # only when they are: after an error they are ready again
                 inbox.landed(ready)
             if due():
                 built = build()

@@ -117,6 +117,7 @@ def adopt(
             _settle(root, config.lake_id, own_id)
         # last of what decides: the catalog names the new metadata of all tables, or those of none
         _replace(root, made)
+        # after the catalog: published metadata that no catalog names would look like a catalog that was rolled back
         for table, path in made.items():
             checksums.publish(root / ALL_ZONES[table] / table, f"metadata/{path.name}")
             hint.write(path)
@@ -145,6 +146,7 @@ def _lives(home: Path, lake_id: str) -> bool:
     """Returns whether the lake of an id is still in a copy's original folder, as far as is known."""
     if not os.path.lexists(home / "lake.toml"):
         return False
+    # a lake that cannot be read may live: a new id too many is harmless, two lakes of one id are not
     try:
         return settings.read(home / "lake.toml", {}).lake_id == lake_id
     except (ConfigError, OSError):
@@ -282,6 +284,7 @@ class _Table:
         described["metadata-log"] = []
         for name in ("statistics", "partition-statistics"):
             described.pop(name, None)
+        # such as `write.data.path`, by which other programs would write into the other folder
         for name in [name for name in described.get("properties", {}) if name.endswith(".path")]:
             del described["properties"][name]
         numbered = _METADATA.fullmatch(self._metadata.name)
@@ -322,6 +325,7 @@ class _Table:
             file = entry["data_file"]
             return {**entry, "data_file": {**file, "file_path": snapshots.uri(self._here(file["file_path"]))}}
 
+        # snapshots share their manifests
         if location not in self._manifests:
             content = self._changed(location, named)
             path = self._write(f"{uuid.uuid4()}-m0.avro", content)

@@ -54,6 +54,7 @@ def grouped(files: Iterable[DataFile], target: int) -> tuple[tuple[DataFile, ...
     small = [file for file in files if file.bytes < _SMALL * target and file.rows < _SMALL * most]
     small.sort(key=lambda file: file.bytes)
     total, worth = 0, 0
+    # from the smallest on: the last file that is no larger than `_WORTH` times all before it ends what is rewritten
     for number, file in enumerate(small, start=1):
         if file.bytes <= _WORTH * total:
             worth = number

@@ -59,6 +59,7 @@ def repair(
     Raises:
         LakeError: A landing table is damaged; no table was changed.
     """
+    # the catalog first: whether a file is damaged or unused depends on which metadata are current
     entries = catalog.restore()
     restored()
     broken = _broken(check_files(catalog, files=True, threads=threads, progress=progress))
@@ -113,6 +114,7 @@ class _Damage:
     """
 
     def __init__(self, catalog: Catalog, name: str, damaged: Mapping[str, str]) -> None:
+        # what cannot be read further down counts as damaged for every reader
         self.is_current, self.spoilt, self.whole, self.pins = True, list[int](), set[int](), set[str]()
         self._name, self._root, self._damaged = name, catalog.root, damaged
         location = catalog.listed().get(name)
@@ -124,6 +126,7 @@ class _Damage:
         except LakeError:
             return
         self.spoilt = [snapshot.id for snapshot in state.snapshots if self._is_spoilt(snapshot)]
+        # damage that no snapshot accounts for may concern all of them
         self.is_current = (
             what is not None or state.current is None or state.current.id in self.spoilt or not self.spoilt
         )

@@ -94,6 +94,7 @@ def _heads(states: Mapping[str, TableState]) -> dict[str, int]:
         behind = inputs is None
         for read, watermark in (inputs or {}).items():
             later = states[read].since(watermark) if read in _TAGGED else ()
+            # compaction commits snapshots that change no row: after one, a table is still up to date
             behind |= later is None or not all(snapshot.keeps_rows for snapshot in later)
         if behind or current is None:
             raise LakeError(
@@ -113,6 +114,7 @@ def tags(catalog: Catalog) -> tuple[Tag, ...]:
             snapshot = state.snapshot(pinned)
             if snapshot is not None:
                 found.setdefault(name, {})[table] = pinned
+                # an erasure writes the snapshots of tags again: `AS_OF` keeps the time of the state
                 times[name] = max(times.get(name, 0), int(snapshot.summary.get(AS_OF, snapshot.at_ms)))
     names = sorted(found, key=lambda name: (times[name], name))
     return tuple(Tag(name, datetime.fromtimestamp(times[name] / 1000, UTC), found[name]) for name in names)
