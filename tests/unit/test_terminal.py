@@ -17,6 +17,7 @@ import pytest
 
 from stedi import Lake, cli
 from stedi.cli import render, terminal
+from stedi.errors import LakeError
 
 
 class Screen(io.StringIO):
@@ -129,22 +130,28 @@ def test_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> 
     progress = terminal.Progress(clock := Hand())
     clock.now += 2
     progress("read", 0.5)
-    terminal.quiet()
+    progress.close()
     terminal.say("it failed")
     clock.now += 2
     progress.show()
     assert screen.getvalue().endswith("\r\x1b[Kit failed\n")
 
 
-def test_where_a_command_fails_all_of_its_bars_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_command_fails_its_bar_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", screen := Screen())
-    outer, inner = terminal.Progress(clock := Hand()), terminal.Progress(clock)
-    terminal.quiet()
+    progress = terminal.Progress(clock := Hand())
+
+    def fail() -> None:
+        with progress:
+            clock.now += 2
+            progress("read", 0.5)
+            raise LakeError("it failed")
+
+    with pytest.raises(LakeError):
+        fail()
     clock.now += 2
-    for progress in (outer, inner):
-        progress("read", 0.5)
-        progress.close()
-    assert screen.getvalue() == ""
+    progress.show()
+    assert screen.getvalue().endswith("\r\x1b[K")
 
 
 def test_progress_is_a_line_a_minute_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

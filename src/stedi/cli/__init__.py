@@ -69,7 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
         _refuse_places(options)
         code = hooks.run(options)
-        terminal.quiet()
         return terminal.finished(code)
     except UsageError as error:
         option = _OPTIONS.get(error.argument, f"--{error.argument.replace('_', '-')}")
@@ -165,7 +164,6 @@ def _refuse_places(options: argparse.Namespace) -> None:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int, kind: str = "") -> int:
-    terminal.quiet()
     message = terminal.worded(unnamed(message))
     terminal.say(f"stedi: {message}")
     if pipeline.wants_json(options):

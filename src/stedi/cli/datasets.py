@@ -140,10 +140,9 @@ def delete(options: argparse.Namespace) -> int:
 
 def refresh(options: argparse.Namespace) -> int:
     """Writes the next version."""
-    progress = terminal.Progress()
     lake = opened(options)
-    release = lake.refresh_dataset(options.name, labels=options.labels, output=options.folder, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        release = lake.refresh_dataset(options.name, labels=options.labels, output=options.folder, progress=progress)
     terminal.document(release_json(release)) if wants_json(options) else terminal.line(release_text(release))
     return 0
 
@@ -298,11 +297,10 @@ def create(options: argparse.Namespace) -> int:
     if words["min_samples"] is not None:
         words["min_samples"] = _whole(words["min_samples"])
     chosen = Options.parse(**words)
-    progress = terminal.Progress()
     if options.dry_run:
         return _preview(options, opened(options).preview_dataset(options.name, chosen))
-    release = opened(options).create_dataset(options.name, chosen, output=options.folder, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        release = opened(options).create_dataset(options.name, chosen, output=options.folder, progress=progress)
     if options.labels:
         terminal.say(_labels_text(release))
     if wants_json(options):

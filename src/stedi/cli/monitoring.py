@@ -184,9 +184,8 @@ def runs(options: argparse.Namespace) -> int:
 
 def migrate(options: argparse.Namespace) -> int:
     """Brings a lake to the format of this version, or back."""
-    progress = terminal.Progress()
-    done = opened(options).migrate(dry_run=options.dry_run, back=options.back, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        done = opened(options).migrate(dry_run=options.dry_run, back=options.back, progress=progress)
     if wants_json(options):
         terminal.document({"was": done.was, "now": done.now, "steps": list(done.steps), "backup": done.backup})
         return 0

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 def audit(options: argparse.Namespace) -> int:
     """Checks the lake's files, then proves the rules of consent, and shows violations."""
-    progress = terminal.Progress()
     lake = opened(options)
     reports.refuse_name(options.report)
-    done = lake.full_audit(files=options.files, risk=options.risk, engine=options.engine, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        done = lake.full_audit(files=options.files, risk=options.risk, engine=options.engine, progress=progress)
     checks, proof, risk = done.checks, done.proof, done.record.risk
     violations = sum(check.violations for check in checks)
     if options.report is not None:
@@ -143,9 +142,8 @@ def adopt(options: argparse.Namespace) -> int:
     """Makes a copied or moved lake writable."""
     from stedi.lake import Lake
 
-    progress = terminal.Progress()
-    done = Lake.adopt(where(options), new_id=options.new_id, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        done = Lake.adopt(where(options), new_id=options.new_id, progress=progress)
     if wants_json(options):
         terminal.document(
             {"lake": str(done.root), "home": str(done.home), "id": done.lake_id, "was": done.was, "key": done.key}
@@ -160,9 +158,8 @@ def adopt(options: argparse.Namespace) -> int:
 
 def repair(options: argparse.Namespace) -> int:
     """Sets right what an audit finds damaged, as far as the lake itself can."""
-    progress = terminal.Progress()
-    repaired = opened(options).repair(accept_rollback=options.accept_rollback, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        repaired = opened(options).repair(accept_rollback=options.accept_rollback, progress=progress)
     if wants_json(options):
         plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}
         plain["tags"] = repaired.tags
@@ -204,9 +201,8 @@ def key(options: argparse.Namespace) -> int:
     lake.key()  # refused before the question
     if not options.yes:
         _ask_to_rotate(lake)
-    progress = terminal.Progress()
-    done = lake.rotate_key(options.to, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        done = lake.rotate_key(options.to, progress=progress)
     if wants_json(options):
         tables = [{"name": name, "rows": rows} for name, rows in done.rows.items()]
         plain = {"before": done.before, "fingerprint": done.after, "key": done.key_file, "tables": tables}
@@ -262,9 +258,11 @@ def tag(options: argparse.Namespace) -> int:
             ]
             terminal.table(headers, rows)
         return 0
-    progress = terminal.Progress()
-    done = lake.tag(options.name, progress=progress) if options.delete is None else lake.untag(options.delete)
-    progress.close()
+    with terminal.Progress() as progress:
+        if options.delete is None:
+            done = lake.tag(options.name, progress=progress)
+        else:
+            done = lake.untag(options.delete, progress=progress)
     if wants_json(options):
         terminal.document(_tag_json(done))
     elif options.delete is not None:

@@ -40,25 +40,23 @@ def demo(options: argparse.Namespace) -> int:
         raise UsageError(
             f"demo: expected no --lake, since it makes a new lake each time, in {base}/lake; found {options.lake}"
         )
-    progress = terminal.Progress()
     for name in ("inbox", "lake"):
         shutil.rmtree(base / name, ignore_errors=True)
     (base / "demo.key").unlink(missing_ok=True)
-    progress("make sample data", 0.0)
-    sample.write(
-        base / "inbox",
-        customers=options.customers,
-        readings=options.readings,
-        walkers=options.walkers,
-        seed=options.seed,
-        progress=lambda done, of: progress("make sample data", done / of if of else None),
-    )
-    lake = Lake.create(base / "lake", key_file=base / "demo.key")
-    landing = lake.land(base / "inbox", progress=progress)
-    built = lake.build(progress=lambda line: progress(line, None))
-    rates = lake.query(quality.rates_sql("step_trainer_trusted", "customer_id", "sensorReadingTime")).arrow()
-    sampling = quality.verdict(rates["rate"].to_pylist())
-    progress.close()
+    with terminal.step("make sample data") as progress:
+        sample.write(
+            base / "inbox",
+            customers=options.customers,
+            readings=options.readings,
+            walkers=options.walkers,
+            seed=options.seed,
+            progress=lambda done, of: progress("make sample data", done / of if of else None),
+        )
+        lake = Lake.create(base / "lake", key_file=base / "demo.key")
+        landing = lake.land(base / "inbox", progress=progress)
+        built = lake.build(progress=lambda line: progress(line, None))
+        rates = lake.query(quality.rates_sql("step_trainer_trusted", "customer_id", "sensorReadingTime")).arrow()
+        sampling = quality.verdict(rates["rate"].to_pylist())
     if wants_json(options):
         terminal.document(
             {
@@ -136,15 +134,12 @@ def land(options: argparse.Namespace) -> int:
     from stedi.lake import Lake
 
     _refuse_nothing(options)
-    progress = terminal.Progress()
     lake = heard(Lake.open_or_create(where(options), made=made))
-    landing = lake.land(*options.paths, feed=options.feed, engine=options.engine, progress=progress)
-    built = (
-        lake.build(wait=True, engine=options.engine, progress=lambda line: progress(line, None))
-        if options.build
-        else None
-    )
-    progress.close()
+    built = None
+    with terminal.Progress() as progress:
+        landing = lake.land(*options.paths, feed=options.feed, engine=options.engine, progress=progress)
+        if options.build:
+            built = lake.build(wait=True, engine=options.engine, progress=lambda line: progress(line, None))
     for skipped in landing.skipped:
         terminal.say(f"{'stedi: ' * skipped.failed}{skipped.name}: {terminal.worded(skipped.why)}")
     for feed, counts in landing.drift.items():
@@ -219,14 +214,13 @@ def build(options: argparse.Namespace) -> int:
         _show_plan(opened(options).plan(full=options.full), as_json=wants_json(options))
         return 0
     lake = heard(Lake.open_or_create(where(options), made=made))
-    progress = terminal.Progress()
-    built = lake.build(
-        full=options.full,
-        wait=options.wait,
-        engine=options.engine,
-        progress=lambda line: progress(line, None),
-    )
-    progress.close()
+    with terminal.Progress() as progress:
+        built = lake.build(
+            full=options.full,
+            wait=options.wait,
+            engine=options.engine,
+            progress=lambda line: progress(line, None),
+        )
     if wants_json(options):
         terminal.document(render.plain(built))
     else:
@@ -431,9 +425,8 @@ def quarantine(options: argparse.Namespace) -> int:
 
 def maintain(options: argparse.Namespace) -> int:
     """Compacts, expires and removes, or shows what it would."""
-    progress = terminal.Progress()
-    done = opened(options).maintain(dry_run=options.dry_run, engine=options.engine, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        done = opened(options).maintain(dry_run=options.dry_run, engine=options.engine, progress=progress)
     if wants_json(options):
         terminal.document(render.maintenance_json(done))
     else:

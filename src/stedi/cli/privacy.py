@@ -47,17 +47,16 @@ def erase(options: argparse.Namespace) -> int:
         reference(options.reference, addresses)  # refused before the question
     if addresses and not options.yes:
         _ask(lake, addresses)
-    progress = terminal.Progress()
-    done = lake.erase(
-        *addresses,
-        exact=True,
-        inbox=options.inbox or (),
-        reference=options.reference or "",
-        engine=options.engine,
-        progress=progress,
-    )
+    with terminal.Progress() as progress:
+        done = lake.erase(
+            *addresses,
+            exact=True,
+            inbox=options.inbox or (),
+            reference=options.reference or "",
+            engine=options.engine,
+            progress=progress,
+        )
     receipts = [receipt.document for receipt in done]
-    progress.close()
     written = options.letter is None or _write_letter(options.letter, receipts[-1])
     if wants_json(options):
         terminal.document(receipts[-1] if receipts else {"id": None})
@@ -227,9 +226,8 @@ _BYTES = {"not_decoded": ", and its bytes", "not_opened": " alone"}
 
 
 def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
-    progress = terminal.Progress()
-    done = lake.replay(journal, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        done = lake.replay(journal, progress=progress)
     ids = [receipt.id for receipt in done.receipts]
     if as_json:
         counts = {name: getattr(done, name) for name in ("entries", "new", "withdrawals", "waiting", "people")}

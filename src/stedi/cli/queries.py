@@ -37,9 +37,10 @@ def query(options: argparse.Namespace) -> int:
     parameters = given_parameters(options)
     lake = opened(options)
     role = options.role or lake.config.query_role
-    progress = terminal.Progress()
-    progress("query", None)
-    with lake.query(sql, parameters=parameters, at=options.at, role=role, as_published=options.as_published) as result:
+    with (
+        terminal.step("query") as progress,
+        lake.query(sql, parameters=parameters, at=options.at, role=role, as_published=options.as_published) as result,
+    ):
         _report_left_out(result, role)
         altered = options.output or options.columns or options.time_zone or options.safe_for_spreadsheets
         counted = few(result) if form in formats.WITHOUT_ARROW and not altered else None

@@ -30,10 +30,11 @@ def withdraw(options: argparse.Namespace) -> int:
         return _preview(lake, wanted, as_json=wants_json(options))
     if not options.yes:
         _confirm(lake, wanted)
-    progress = terminal.Progress()
-    done = lake.withdraw(wanted, exact=True, progress=progress)
-    built = lake.build(wait=True, progress=lambda line: progress(line, None)) if options.build else None
-    progress.close()
+    built = None
+    with terminal.Progress() as progress:
+        done = lake.withdraw(wanted, exact=True, progress=progress)
+        if options.build:
+            built = lake.build(wait=True, progress=lambda line: progress(line, None))
     if wants_json(options):
         counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already", "erased")}
         kept = {"history_days": done.history_days, "tags": list(done.tags)}
@@ -119,9 +120,8 @@ def export(options: argparse.Namespace) -> int:
     wanted = asked(options)
     if not wanted:
         raise UsageError("export: expected an address, found none; name one, or give --file or -")
-    progress = terminal.Progress()
-    done = opened(options).export(wanted, output=options.output, archive=options.zip, exact=True, progress=progress)
-    progress.close()
+    with terminal.Progress() as progress:
+        done = opened(options).export(wanted, output=options.output, archive=options.zip, exact=True, progress=progress)
     if wants_json(options):
         terminal.document({"customers": render.plain(done.customers)})
     else:

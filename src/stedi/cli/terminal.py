@@ -338,7 +338,12 @@ class Progress:
         self._drawn = self._closed = False
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._ticker: threading.Thread | None = None
-        _shown.append(self)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __call__(self, what: str, share: float | None) -> None:
         """Records the current step and, if known, its completed share, 0 to 1."""
@@ -399,30 +404,18 @@ class Progress:
             if self._drawn:
                 sys.stderr.write(_CLEAR)
         self._ended.set()
-        if self in _shown:
-            _shown.remove(self)
 
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[Progress]:
     """Shows one step as long as it lasts."""
-    progress = Progress()
-    progress(what, None)
-    try:
+    with Progress() as progress:
+        progress(what, None)
         yield progress
-    finally:
-        progress.close()
 
 
-_shown: list[Progress] = []
 _AFTER, _EVERY, _A_MINUTE = 1.0, 0.1, 60.0
 _OF = re.compile(r", ([\d,]+) of ([\d,]+)( files)?")
-
-
-def quiet() -> None:
-    """Ends what still shows progress, as where a command fails."""
-    for progress in tuple(_shown):  # closing takes it off the list
-        progress.close()
 
 
 def _clock_text(seconds: float) -> str:
