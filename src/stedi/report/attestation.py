@@ -32,6 +32,8 @@ _WHAT = {
 _LARGEST = 1 << 30
 """The largest file that is read into memory, in bytes."""
 _RELEASE = ("manifest.json", "manifest.sig")
+"""Of a folder, any of these makes it a release: one without the other is a broken one, not a folder of something else.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ def _file(path: Path, pem: str | None) -> Attestation:
 
 def _detached(path: Path, beside: Path, pem: str | None) -> Attestation:
     statement = signatures.check(_content(beside), pem, name=beside.name)
+    # the signature of a release covers a manifest and checksums, not a file beside it
     if statement.predicate_type != signatures.AUDIT:
         raise SignatureRefused(f"{beside.name}: expected the signature of a report, found one of something else")
     if not path.is_file():
@@ -177,6 +180,7 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
         found = {}
     if not isinstance(found, dict):
         raise SignatureRefused(f"{path.name}: expected a document that a lake has signed, found other JSON")
+    # what a document is decides only which check it must pass: the signature names the type, too
     if "drop" in found:
         from stedi.datasets import recalls
 
@@ -194,6 +198,7 @@ def _document(path: Path, raw: bytes, pem: str | None) -> Attestation:
             f"({path.name}{signatures.SUFFIX}), found neither"
         )
     statement = receipts.check(receipt, pem, name=path.name)
+    # a receipt under the name of another would stand for that erasure
     if _is_id(path.stem) and path.stem != receipt["id"]:
         raise SignatureRefused(f"{path.name}: expected the receipt of that id, found receipt {receipt['id']}")
     return _attested(path, statement, receipt["id"], receipt.get("ended"), receipt)

@@ -40,6 +40,8 @@ class Person:
     def owns(self, address: str) -> bool:
         """Returns whether an address is theirs; invisible characters make no difference."""
         meant = normalise(address)
+        # an address with an invisible character is another customer to the lake (rule 1); to this person it may be
+        # their own, unless a customer has it
         return meant == self.address or (
             normalise(tokens.visible(address)) == self.address and meant not in self._others
         )
@@ -67,11 +69,13 @@ class Person:
             return text
         try:
             value = _parsed(text)
+            # JSON stays JSON: whole records of others are replaced, not only the addresses in them
             kept = _masked(text, self.others_in) if value is None else _text(self._value(value, 0))
         except RecursionError:
             return json.dumps(ANOTHER)
         if value is not None and kept == _text(value):
             return text
+        # read again: what is left may be an address in another reading
         return json.dumps(ANOTHER) if self.others_in(kept) else kept
 
     def shown_name(self, name: str) -> str:
@@ -95,9 +99,11 @@ class Person:
         if not any(map(self.stands_in, texts)):
             return b""
         owner = tokens.owner(texts[0])
+        # a record that names one owner belongs to that person, whoever else it mentions
         if owner is not None:
             return self.shown(texts[0]).encode() if self.owns(owner) else b""
         others = any(map(self.others_in, texts))
+        # decoded bytes cannot be changed and packed again as they were delivered
         if len(texts) > 1:
             return None if others else raw
         try:
@@ -109,6 +115,7 @@ class Person:
         if not others:
             return raw
         cut = envelopes.cut(raw, self._verdict, lambda _: True, self.stands_in, lambda said: bool(self.others_in(said)))
+        # what an erasure would cut out is what belongs to them
         pieces = [raw[start:end].strip(b", \t\r\n") for start, end in cut.spans] if cut else []
         if not pieces or not all(map(envelopes.is_json, pieces)):
             return None
@@ -156,6 +163,7 @@ class Person:
         """Returns whether an object's named owner is this person; None if it names no owner."""
         named = [value for name, value in members if name.lower() in _WHOSE]
         theirs = [isinstance(value, str) and self.owns(value) for value in named]
+        # an object that names two people, or somebody by no text, tells nobody's
         if not named or not all(isinstance(value, str) for value in named) or len(set(theirs)) > 1:
             return None
         return theirs[0]

@@ -16,6 +16,7 @@ from stedi._frozen import dataclass
 from stedi.report.disclosure import Figure
 
 _WIDTH = 480
+"""Units of a picture's width; the page scales it."""
 _BAR, _GAP = 20, 10
 
 
@@ -217,6 +218,7 @@ def signal(
         low, high = _bounds(value for _, value in values)
         points = [(_WIDTH * at / end, top + 78 - 56 * (value - low) / (high - low)) for at, value in values]
         intervals = sorted(later[0] - earlier[0] for earlier, later in pairwise(points))
+        # a gap in the readings is drawn as a gap, not as a line of readings that nobody took
         usual = intervals[len(intervals) // 2] if intervals else 0.0
         parts += [
             f'<polyline class="line s{place}" points="{" ".join(f"{_short(x)},{_short(y)}" for x, y in stretch)}"/>'

@@ -30,9 +30,11 @@ class Disclosure:
 
     def figure(self, count: int) -> Figure:
         """Publishes a count and returns it, or its replacement."""
+        # of any two published counts, the difference may be a count of people: those of one stage and not of the other
         if not self.small(count) and not any(self.small(abs(count - other)) for other in self._seen):
             self._seen.add(count)
             return count
+        # with a published count that low, "fewer than" beside it would leave few values for the difference
         tells = any(0 < other < 2 * self.least for other in self._seen)
         return few(self.least) if self.small(count) and not tells else NOT_SHOWN
 
@@ -74,6 +76,7 @@ def merged(
     start, sums = 0, [0] * (len(rows[0]) if rows else 0)
     for place, (flows, levels) in enumerate(zip(rows, held, strict=True)):
         sums = [total + flow for total, flow in zip(sums, flows, strict=True)]
+        # known less consenting is a count of people, too
         gaps = [one - other for at, one in enumerate(levels) for other in levels[:at]]
         steps = [at - then for end in ends for at, then in zip(levels, end, strict=True) if then is not None]
         if not any(map(small, [*sums, *levels, *gaps, *steps])):

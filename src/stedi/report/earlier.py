@@ -22,8 +22,11 @@ from stedi.storage import durable
 META = "stedi-report"
 """The name of the element in which a page carries what a later report needs of it."""
 _META = re.compile(rf'<meta name="{META}" content="([^"<>]*)">')
+"""That element; its content is escaped, so no quotation mark and no bracket stands in it."""
 _LARGEST = 1 << 24
+"""The largest report that is read, bytes."""
 _WORDS = re.compile(r"fewer than [1-9][0-9]{0,8}")
+"""The words of `disclosure.few`."""
 _STATE = re.compile(r"[0-9a-f]{64}")
 
 

@@ -141,6 +141,7 @@ PROMISES = (
 )
 """The promises: title, explanation, and the names of the checks that prove each."""
 _OTHERS = ("Other checks", "Checks that belong to no promise.")
+"""What a later version checks, so that nothing that was found is left out."""
 
 
 def of(record: AuditRecord, key: Key, *, remote: bool) -> AuditReport:

@@ -154,6 +154,7 @@ class _Subject:
             "select d.serialNumber from devices as d inner join claimed as c on d.serial = c.serial "
             f"where c.sole = {self._who} and c.claimants = 1"
         )
+        # only texts beyond ASCII can have invisible characters
         alike = engine.rows(
             "select distinct email from every_customers_landing where email is not null and "
             f"not regexp_full_match(email, '[ -~]*') and email not in (select address from persons where "
@@ -178,6 +179,7 @@ class _Subject:
                 stream.write(json.dumps({**found, "source": names[content][0]}, ensure_ascii=False) + "\n")
         releases = self._releases()
         _document(own / "releases.json", {"releases": releases})
+        # rule 6: several claimants, and not exactly one of them moved
         [(withheld,)] = engine.rows(
             "select coalesce(sum(landed), 0)::bigint from steps where landed > 0 and claimants > 1 and movers <> 1 "
             f"and serial in (select serial from claims where person = {self._who})"
@@ -263,6 +265,7 @@ class _Subject:
         found = []
         for extra, content, at, *values in rows:
             record: dict[str, Any] = dict(zip(fields, values, strict=True))
+            # a customer can have typed anything into these, such as somebody else's address
             for name in FREE_TEXTS[CUSTOMER.table]:
                 record[name] = record[name] and self.theirs.shown(record[name])
             record["unknown_fields"] = None if extra is None else _value(self.theirs.shown(extra))
@@ -292,8 +295,8 @@ class _Subject:
 
         of = (
             f"from theirs_{feed} as r left join shown_texts as s on r._extra = s.text "
-            f"left join sources as f on r._file = f.sha256 order by r.{quoted(instant)}, all"
-        ).replace(", all", "")
+            f"left join sources as f on r._file = f.sha256 order by r.{quoted(instant)}"
+        )
         forms = {"jsonl": ("format json", False), "csv": ("format csv, header true, delimiter ','", True)}
         count = 0
         engine = self._engine
@@ -409,6 +412,7 @@ def _target(output: str | os.PathLike[str], *, archive: bool) -> Path:
     target = Path(os.path.abspath(destinations.expanded(output)))
     if archive and target.suffix.lower() != ".zip":
         target = target.with_name(f"{target.name}.zip")
+    # an erasure does not look for exports: in a lake, one would keep what it removes
     places.refuse_into_lake(target)
     if not target.parent.is_dir():
         raise UsageError(

@@ -59,7 +59,9 @@ _LONGEST = 120
 _MOST_SNAPSHOTS, _MOST_FILES, _MOST_DAYS, _MOST_RELEASES, _MOST_RECEIPTS = 8, 20, 60, 25, 40
 _MOST_PERIODS, _MOST_MODELS = 60, 5
 _ADDRESS = re.compile(r"[^\s/\\]*(?:@|%40|\uff20)[^\s/\\]*", re.IGNORECASE)
+"""What may be an address, also encoded or in full width; too much is masked rather than too little."""
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+"""A `customer_id`, which stands in no text for people."""
 _OF_PEOPLE = ("customers_trusted", "customers_curated")
 """Tables of which each row is a person."""
 _OF_SUBJECTS = ("release_subjects", "release_events")
@@ -83,6 +85,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         for name, state in states.items():
             engine.bind_files(name, context.catalog.files(state))
+        # the lake's time, not the clock's: two reports of one state are equal
         as_of = max((state.current.at for state in states.values() if state.current), default=None)
         funnel, superseded = _funnel(engine, context, key, states, pool)
         periods = _consent(context, funnel, pool.least, as_of)
@@ -120,6 +123,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
             {},
         )
     found = replace(found, figures=_figures(found))
+    # before the changes: they depend on the earlier report, the state does not
     found = replace(found, state=_digest(found))
     return replace(found, changes=_changes(found, earlier) if earlier else None)
 
@@ -166,6 +170,7 @@ def _funnel(
     )
     stages: list[Stage] = []
     for name, count, reason in counts:
+        # in order of importance: a count that is too near an earlier one is held back
         people = pool.figure(count)
         out = difference(stages[-1].people, people) if stages else None
         stages.append(Stage(name, people, out, reason))
@@ -244,6 +249,7 @@ def _table(state: TableState, rows: Figure, classes: Mapping[str, str]) -> Table
         name,
         ALL_ZONES[name],
         rows,
+        # the size of a table follows the number of its rows
         current.total("files-size") if current and isinstance(rows, int) else None,
         current.at if current else None,
         tables.graph().inputs(name) if select else (),
@@ -368,6 +374,7 @@ def _risk(last: AuditRecord | None, pool: Disclosure) -> RiskEntry | None:
     lines = []
     for each in last.risk.exposures:
         own = Disclosure(pool.least, [people])  # kinds of knowledge are independent of each other
+        # whom all rows single out is shown first: it is the graver of the two
         by_all, by_one = own.figure(each.by_all), own.figure(each.by_one)
         lines.append(RiskLine(each.known, each.resolution, by_one, by_all))
     return RiskEntry(last.at, people, tuple(lines))
@@ -408,6 +415,7 @@ def _changes(found: Report, earlier: Earlier) -> Changes | None:
         change = difference(now, then)
         by_person = what.startswith("people: ") or what == "rows: customers_landing"
         if by_person and isinstance(change, int) and 0 < abs(change) < found.min_count:
+            # two reports of a day apart tell of one person as well as two counts of one page
             change = few(found.min_count)
         lines.append(Change(what, now, change))
     return Changes(earlier.as_of, tuple(lines))

@@ -170,6 +170,7 @@ def measure(
     """
     current = states["accelerometer_trusted"].current
     rows = current.total("records") if current else 0
+    # by the first four digits of pseudonyms, which are those of a hash; files are sorted by them, so few are read
     parts = min(0x10000, max(1, round(0x10000 * _ROWS / rows))) if rows > _ROWS else 0x10000
     within = "true" if parts == 0x10000 else f"customer_id < '{parts:04x}'"
     motion = f"(select * from accelerometer_trusted where {within})"
@@ -223,6 +224,7 @@ def _lags(motion: str, steps: str) -> str:
     """Returns the SELECT of the milliseconds from each step trainer reading to that person's nearest reading."""
     moments = f'(select distinct customer_id, "timestamp" as moment from {motion})'
     return (
+        # `least` ignores null: without a reading before, the one after counts
         f"select least(abs(epoch_ms(sensorReadingTime) - epoch_ms(b.moment)), abs(epoch_ms(sensorReadingTime) - "
         f"epoch_ms(f.moment))) as ms from {steps} as s "
         f"asof left join {moments} as b on s.customer_id = b.customer_id and s.sensorReadingTime >= b.moment "
@@ -273,8 +275,10 @@ def _signals(
         f"where {within} group by customer_id) using (customer_id) where n >= {_FEWEST} "
         "order by rate desc, customer_id limit 200"
     )
+    # a drawn signal must not be one of a handful of people's
     if pool.small(len(found)) or not found:
         return (), f"there are fewer than {pool.least} people with enough readings of both kinds"
+    # by the landed records: who has withdrawn since the last build is not drawn
     now = _consenting(engine, context, states, [row[0] for row in found], as_of)
     chosen = [row for row in found if row[0] in now][:_PEOPLE]
     if not chosen:

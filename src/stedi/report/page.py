@@ -79,6 +79,7 @@ def audit_html(found: AuditReport) -> str:
 
 def policy(style: str) -> str:
     """Returns the content security policy of a page with this style sheet and nothing else."""
+    # by the digest of the style sheet: markup in a text that was shown unescaped could neither run nor load anything
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
@@ -104,6 +105,7 @@ def carried(found: Report) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+    # undefined names are errors: a page must not silently lack a figure
     made = Environment(
         loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -229,6 +229,7 @@ def _shown(value: object) -> str:
     if value is None:
         return ""
     text = f"{value:,}" if isinstance(value, int) else str(value)
+    # `bdi` isolates text written from right to left, which could turn the words around it
     return f"<bdi>{escape(printable(text))}</bdi>" if isinstance(value, str) else escape(text)
 
 
