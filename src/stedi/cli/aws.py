@@ -113,6 +113,7 @@ def query(options: argparse.Namespace) -> int:
 
     terminal.conceal(word for word in (options.sql,) if word != "-")
     sql = terminal.stdin_text() if options.sql == "-" else options.sql
+    # the lake's settings alone: a query on Athena opens neither its catalog nor its key
     role: Role = options.role or config.role(places.named(pipeline.where(options)) / "lake.toml")
     snapshots = {}
     if options.at:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FEW = 100
 """The number of values that Python converts faster than Arrow's functions are imported."""
 _PLAIN_IN_JSON = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
+"""The bytes that stand for themselves in a JSON string."""
 
 _FOUR_DIGIT_YEARS = (-62_135_596_800_000, 253_402_300_799_999)
 """Epoch milliseconds of the first and last instants with a four-digit year."""
@@ -142,6 +143,7 @@ def _local(column: pa.Array, zone: str, *, text: bool) -> pa.Array:
     there = column.cast(pa.timestamp(column.type.unit, zone))
     if not text:
         return there
+    # `%z` has no colon between hours and minutes, as ISO 8601's extended form has
     offset = pc.replace_substring_regex(pc.strftime(there, "%z"), r"(\d\d)$", r":\1").cast(pa.large_string())
     return join([_times(pc.local_timestamp(there)), offset])
 
@@ -164,6 +166,7 @@ def data(texts: pa.Array) -> bytes:
     offsets, values = texts.buffers()[1:]
     if values is None:
         return b""
+    # a slice shares the buffers of the whole array: only its own part counts
     bounds = memoryview(offsets).cast("q")
     return bytes(memoryview(values)[bounds[texts.offset] : bounds[texts.offset + len(texts)]])
 
@@ -172,6 +175,7 @@ def _quoted(texts: pa.Array) -> pa.Array:
     """Returns texts as JSON strings."""
     import pyarrow as pa
 
+    # one pass over all bytes tells that no text needs an escape, as in most columns
     if not data(texts).translate(None, _PLAIN_IN_JSON):
         return join(['"', texts, '"'])
     return pa.array([None if v is None else encode_basestring_ascii(v) for v in texts.to_pylist()], pa.large_string())
@@ -212,6 +216,7 @@ def _times(column: pa.Array) -> pa.Array:
     if pa.types.is_date(kind):
         return pc.replace_substring_regex(texts, "^<(value out of range).*", r"\1")
     texts = pc.replace_substring_regex(texts, r"^(-?\d+-\d\d-\d\d) ", r"\1T")
+    # as few digits as there are of three, six or nine: whole microseconds stay, nothing is rounded
     texts = pc.replace_substring_regex(texts, r"(:\d\d\.\d{3}(\d{3})??)(000)+$", r"\1")
     if zoned:
         texts = pc.replace_substring_regex(texts, r"(\d)$", r"\1Z")
@@ -252,6 +257,7 @@ def _dumps(value: Any, name: str) -> str:
             return "{" + ",".join(f"{encode_basestring_ascii(k)}:{_dumps(v, name)}" for k, v in value.items()) + "}"
         case list():
             return "[" + ",".join(_dumps(v, name) for v in value) + "]"
+        # an interval is a tuple with names
         case tuple() if not hasattr(value, "months"):
             return "[" + ",".join(_dumps(v, name) for v in value) + "]"
         case None | bool() | int() | str():

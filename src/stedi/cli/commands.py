@@ -34,6 +34,7 @@ AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.
 """Adds a command with its name, function and short description; returns its parser."""
 
 _EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
+"""The help of `--exact`, which several commands have."""
 
 
 def parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -345,6 +346,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub = command("dataset", datasets.create, "creates and manages training sets")
     datasets.add(_commands(sub, common, "action"))
     [described] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    # no such command: all are described, so that the message can suggest one
     return top if only is None or described.choices else parser()
 
 
@@ -419,6 +421,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # every option of the type `Path` is refused a URI, without a word at the option
         self.register("type", Path, _path)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # typeshed's overloads
@@ -430,6 +433,7 @@ class _Parser(argparse.ArgumentParser):
         """Returns the options that the words set; an unknown word ends the process with a message and the usage."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:
+            # the command's own parser, whose usage and options the message is about
             at_hand: _Parser = getattr(found, "parser", self)
             if not rest[0].startswith("-"):
                 at_hand.error(f"expected no further argument, found {rest[0]!r}")
@@ -446,6 +450,7 @@ class _Parser(argparse.ArgumentParser):
         known = [str(choice) for choice in action.choices]
         if isinstance(action, argparse._SubParsersAction):
             known += ["help"] if self.prog == "stedi" else []
+            # an option of a command stands before it, and its value was taken for the command
             early = [word.partition("=")[0] for word in self._words[: self._words.index(value)]]
             early = [option for option in early if option[:2] == "--" and option not in self._option_string_actions]
             if early:

@@ -10,7 +10,9 @@ from stedi.errors import MissingExtra
 
 SHELLS = ("bash", "zsh", "fish")
 _FILES = ("FILE", "PATH", "SRC", "DST", "URI")
+"""Metavars of options that name a file."""
 _FOLDERS = ("DIR", "INBOX")
+"""Metavars of those that name a folder."""
 
 
 def completion(options: argparse.Namespace) -> int:

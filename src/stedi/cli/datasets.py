@@ -184,6 +184,7 @@ def recall(options: argparse.Namespace) -> int:
     from stedi.storage import destinations, durable
 
     if options.file is not None:
+        # before the recall is written: the registry notes each that is
         places.refuse_into_lake(options.file)
     found = opened(options).recall_dataset(options.name)
     if options.file is None:
@@ -294,6 +295,7 @@ def create(options: argparse.Namespace) -> int:
         name: getattr(options, name)
         for name in (*(o.replace("-", "_") for o in _OPTIONS if o != "for"), "recipient", "pad", "stratify")
     }
+    # anything else stays a text: `Options.parse` refuses it, and names the option
     if words["min_samples"] is not None:
         words["min_samples"] = _whole(words["min_samples"])
     chosen = Options.parse(**words)

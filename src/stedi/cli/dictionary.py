@@ -80,6 +80,7 @@ def _yaml(value: Any, indent: str = "") -> Iterator[str]:
 
 def _entry(head: str, item: Any, indent: str) -> Iterator[str]:
     if isinstance(item, dict | list):
+        # an empty list or mapping has no lines of its own: it is written in JSON's form, which is YAML's
         yield head if item else f"{head} {json.dumps(item)}"
         yield from _yaml(item, indent) if item else ()
     else:

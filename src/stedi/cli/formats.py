@@ -33,8 +33,11 @@ SHOWN_ROWS = 1_000
 """Rows that a table shows on a terminal, and those that say how wide its columns are elsewhere."""
 
 _SLICE = 32_768
+"""Rows that are converted to text at once."""
 _ROW_GROUP = 122_880
+"""Rows of a row group of Parquet: DuckDB's own size, of which one thread reads one."""
 _ROW_GROUP_BYTES = 128 << 20
+"""Or so many bytes, so that wide rows do not fill the memory."""
 
 
 class Format(StrEnum):
@@ -117,6 +120,7 @@ def chosen(reader: pa.RecordBatchReader, columns: str) -> pa.RecordBatchReader:
     import pyarrow as pa
 
     names = reader.schema.names
+    # reversed, so that of two columns of one name the first is meant
     folded = {name.casefold(): i for i, name in reversed(list(enumerate(names)))}
     wanted = [word.strip() for word in columns.split(",")]
     for word in wanted:
@@ -266,6 +270,7 @@ def _table(
     style: Callable[[str], str] = str,
 ) -> Written:
     numeric = _numeric(reader.schema)
+    # no more of a long text can be shown, and escaping the rest takes time
     most = None if width is None else 4 * width
     held: list[list[str]] = []
     laid: tables.Laid | None = None
@@ -280,6 +285,7 @@ def _table(
         held += texts
         if cut:
             break
+        # a file or pipe gets every row, and the widths of its columns from the first ones
         if limit is None and len(held) >= SHOWN_ROWS:
             laid = tables.lay_out(reader.schema.names, held, numeric, width=width)
             out.write(f"{style(laid.text)}\n".encode())
@@ -319,6 +325,7 @@ def _texts(batch: pa.RecordBatch, most: int | None = None) -> list[list[str]]:
 def _shown(text: str | None, most: int | None) -> str:
     if text is None:
         return NULL
+    # quoted as often as need be: no text looks like a missing value
     return f"'{text}'" if text.strip("'") == NULL else printable(text[:most])
 
 
@@ -483,6 +490,7 @@ def _unique(names: Sequence[str]) -> list[str]:
     taken, found = set(names), list[str]()
     for name in names:
         unique, number = name, 1
+        # a name that is made up must not be one that comes later
         while unique in found or (number > 1 and unique in taken):
             number += 1
             unique = f"{name}_{number}"

@@ -96,6 +96,7 @@ class _Hooks:
         self._rows: int | None = None
         self._error = ""
         self._seen = False
+        # each other program has a time of its own: one that hangs must not silence the rest
         self._patience: list[posting.Patience] = []
         self._pings: posting.Patience | None = None
         self._tellers: dict[str, lineage.Emitter | tracing.Tracer] = {}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+"""Units of a length of time, by the names of `timedelta`'s arguments."""
 
 
 def add(command: Add) -> None:
@@ -235,6 +236,7 @@ def watch(options: argparse.Namespace) -> int:
         stop.set()
 
     lake = heard(Lake.open_or_create(where(options), made=made))
+    # after the lake is open: until then, the first signal ends the command as it does any other
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
     counts = {"rounds": 0, "files": 0, "rows": 0, "failures": 0}

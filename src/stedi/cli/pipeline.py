@@ -40,6 +40,7 @@ def demo(options: argparse.Namespace) -> int:
         raise UsageError(
             f"demo: expected no --lake, since it makes a new lake each time, in {base}/lake; found {options.lake}"
         )
+    # these two and the key alone: `build/demo` may hold other things of the user's
     for name in ("inbox", "lake"):
         shutil.rmtree(base / name, ignore_errors=True)
     (base / "demo.key").unlink(missing_ok=True)
@@ -318,6 +319,7 @@ def history(options: argparse.Namespace) -> int:
         terminal.document({"table": options.table, "snapshots": listed})
         return 0
     tables = {table for s in snapshots for table in _inputs(s)}
+    # a snapshot that has expired is in no history
     moments = {s.id: s.at for table in tables for s in lake.history(table)}
     rows: list[tuple[object, ...]] = []
     for s in snapshots:

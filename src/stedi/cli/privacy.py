@@ -40,6 +40,7 @@ def erase(options: argparse.Namespace) -> int:
         return _preview(lake, addresses, as_json=wants_json(options))
     from stedi.cli import letter
 
+    # before anything is erased: afterwards, a wrong name would leave the person without a letter
     letter.refuse(options.letter, len(addresses))
     if options.reference:
         from stedi.privacy.addresses import reference
@@ -67,6 +68,7 @@ def erase(options: argparse.Namespace) -> int:
             _show(receipt)
     if addresses and receipts[-1]["unknown"]:
         _say_unknown(lake, places, receipts[-1])
+    # in order of weight: a trace that is left, then a person who was not known, then what somebody must look at
     if any(not receipt["clean"] for receipt in receipts):
         return AuditFailed.exit_code
     if addresses and not receipts[-1]["known"]:

@@ -30,6 +30,7 @@ def query(options: argparse.Namespace) -> int:
     from stedi.cli import formats
     from stedi.query.result import few
 
+    # a statement, or its parameters, can contain an address; until here it is in the list of processes
     terminal.conceal([*(word for word in (options.sql,) if word != "-"), *(options.parameter or ())])
     as_json = wants_json(options) and not options.output
     form = options.format or ("json" if as_json else formats.format_of(options.output))

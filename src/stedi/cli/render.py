@@ -31,6 +31,7 @@ def plain(value: Any) -> Any:
             return {name: plain(item) for name, item in value.items()}
         case tuple() | list():
             return [plain(item) for item in value]
+    # dataclasses of `_frozen` have it, as those of the standard library
     names = getattr(value, "__match_args__", None)
     if names is not None:
         return {name: plain(getattr(value, name)) for name in names}

@@ -29,6 +29,7 @@ def report(options: argparse.Namespace) -> int:
 
     target = options.output or (None if wants_json(options) else _PAGE)
     refuse_name(target, "output")
+    # before the report is gathered: the file may turn out to be something else
     since = options.since or _last(target, named=options.output is not None)
     with terminal.step("gather the report"):
         found = opened(options).report(since=since)
@@ -82,6 +83,7 @@ def _last(target: Path | None, *, named: bool) -> Path | None:
     try:
         earlier.read(target)
     except UsageError:
+        # the user has named it: it may be replaced whatever it is
         if named:
             return None
         raise UsageError(

@@ -17,12 +17,15 @@ from stedi.errors import printable
 _LEAST = 12
 """To what width a column of texts may be cut before a column is left out."""
 _LEAST_OF = {**dict.fromkeys(("file", "path", "tables"), 24), "why": 20}
+"""The same for columns whose texts say nothing at that width."""
 _WHOLE = frozenset(("field", "if known", "reason", "receipt", "record", "release", "snapshot", "table", "tag"))
 """Columns of names, which people type again."""
 _BETWEEN = 2
+"""Spaces between two columns."""
 _ENDS = frozenset(("file", "path"))
 """Columns that are cut at the start, since their end matters most."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+"""How an instant begins; half of one says nothing, so it is not cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,9 @@ def styled(text: str) -> str:
 
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _RULE = re.compile(r"-+(?:  -+)*")
+"""The line below a table's headers."""
 _NULL = re.compile(r"(?<![\w'])NULL(?![\w'])")
+"""A missing value, not a text of these letters, which is quoted."""
 
 
 def further(rows: Sequence[Sequence[str]], numeric: Sequence[bool], widths: Sequence[int]) -> str:
@@ -216,6 +221,7 @@ def _shared(widths: Sequence[int], least: Sequence[int], chosen: Sequence[int], 
     while over > 0 and (elastic := [i for i in chosen if found[i] > least[i]]):
         widest = max(elastic, key=lambda i: found[i])
         second = max((found[i] for i in elastic if i != widest), default=0)
+        # down to the second widest at a time: so all that give end alike
         less = min(over, max(1, found[widest] - max(second, least[widest])))
         found[widest] -= less
         over -= less

@@ -16,10 +16,13 @@ from typing import Any, BinaryIO, TextIO, cast
 from stedi.errors import UsageError, json_text, printable
 
 _CLEAR = "\r\x1b[K"
+"""To the start of the line, and nothing to the right of it."""
 _FAILED = re.compile(r"stedi( [a-z-]+)*:")
+"""How a message about a failure begins, which is shown in red."""
 UNREAD = 141
 """The exit code of a process that SIGPIPE has ended, as a shell has it."""
 _COMMAND = re.compile(r"`[^`]{1,60}`")
+"""A command in a message."""
 _PYTHON = re.compile(r"\b(exact|feed|wait)=(\w+)")
 """What messages of the verbs call by its name in Python."""
 
@@ -46,6 +49,7 @@ def open_streams() -> None:
 
     Otherwise the next opened file would get its number, and messages would be written to it.
     """
+    # the system gives the lowest free number: 0, 1 and 2 where they are closed
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
@@ -153,6 +157,7 @@ def confirmed(question: Callable[[], str], *, alone: str, agreeing: Container[st
     Raises:
         UsageError: Nobody can be asked.
     """
+    # a question that nobody sees would wait for ever
     if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
         raise UsageError(alone)
     sys.stderr.write(printable(question()) + " ")
@@ -353,6 +358,7 @@ class Progress:
             if _OF.sub("", what) != _OF.sub("", self._what):
                 self._step_began = self._clock()
             self._what, self._share = what, share
+        # a step may take minutes without telling anything: a thread of its own keeps the time running
         if self._ticker is None:
             self._ticker = threading.Thread(target=self._tick, daemon=True)
             self._ticker.start()
@@ -363,6 +369,7 @@ class Progress:
         with self._lock:
             now = self._clock()
             pause = (_EVERY if self._drawn else _AFTER) if self._terminal else _A_MINUTE
+            # what a command waits for is said at once: for a minute it would look as if it hung
             waits = not self._terminal and self._what.startswith("waiting ") and self._what != self._said
             if self._closed or (now - self._told < pause and not waits):
                 return
