@@ -229,6 +229,10 @@ def test_a_glob_in_a_bucket_matches_what_it_matches_in_a_folder(bucket: str, tmp
         found = remote_deliveries.walk([s3.at(f"{there}/{pattern}")])
         keys = {item.object.path.key for item in found if isinstance(item, remote_deliveries.Arrival)}
         assert keys == {str(path.relative_to(inbox.parent)) for path in here}, pattern
+    for literal in ("[a]/5.json", "[a]"):
+        named = [item.name for item in local.walk([inbox / literal]) if isinstance(item, local.Delivered)]
+        arrived = remote_deliveries.walk([s3.at(f"{there}/{literal}")])
+        assert [item.name for item in arrived] == named, "what is there by this very name is no glob"
 
 
 def test_what_was_landed_as_the_wrong_feed_lands_when_the_right_one_is_said(

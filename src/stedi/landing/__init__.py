@@ -166,6 +166,7 @@ def land(
                     sieve = TombstoneFilter.of(root, key)  # read again: another process may have erased somebody
                 run = _Batch(context, key, commit, progress, sieve, workers)
                 done = run.land([*batch, *run.fetch(fetched)])
+                # after the commit: what is noted is not fetched again
                 objects.note(fetched, done)
                 landed += done
             skipped += run.skipped
@@ -181,6 +182,7 @@ def land(
         lost: tuple[Unread, ...] = ()
         if refused:
             with context.temporary() as folder, DuckDB.of(config, folder) as engine:
+                # after the last batch: who consents is decided by all that has landed
                 lost = unread.unread(engine, catalog, refused, int(time.time() * 1000))
     return Landing(tuple(landed), tuple(skipped), drift, tuple(odd), lost)
 

@@ -126,6 +126,7 @@ def rewrite(
             if isinstance(item, Skipped):
                 outcome = item
             else:
+                # the first part of a name is the source folder itself
                 outcome = _mirror(item, src, dst / Path(*Path(item.name).parts[1:]) if folder else dst, refuse, done)
             if isinstance(outcome, Skipped):
                 if not folder:
@@ -245,6 +246,7 @@ class _LineFeeds:
 
 
 def _copier(members: Members, limits: Limits) -> Copier | None:
+    # the contract only serves to find records that look alike: their text is copied as it is
     for feed in feeds_of(members, CONTRACTS):
         fitting = Conformer(CONTRACTS[feed])
         fitting.spell(members)
@@ -256,6 +258,7 @@ def _copier(members: Members, limits: Limits) -> Copier | None:
 def _keep_apart(src: Path, target: Path) -> None:
     source, other = os.path.realpath(src), os.path.realpath(target)
     where = None
+    # also the same file by another path, such as a hard link
     if source == other or (target.exists() and src.exists() and os.path.samefile(src, target)):
         where = "the source itself"
     elif other.startswith(source + os.sep):

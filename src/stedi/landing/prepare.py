@@ -100,6 +100,7 @@ class Rejects:
             UnreadableFile: As `add`.
         """
         with open(path, "rb") as part:
+            # added once more: how much of all the parts together is text is known only here
             for row in map(json.loads, part):
                 raw = base64.b64decode(row["raw"])
                 self.add(reader.Reject(row["offset"], row["line"] + lines, Reason(row["reason"]), raw, row["raw_size"]))

@@ -170,6 +170,7 @@ def _sifted(engine: DuckDB, table: str, sql: str, sieve: TombstoneFilter, path: 
         writer = None
         # through a file: the filter is Python's, and the engine writes tables from SQL alone
         for found in engine.arrow(sql):
+            # the filter looks each text up once, and so takes dictionaries
             columns = {
                 name: found.column(name).cast(pa.string()).dictionary_encode() if name in texts else found.column(name)
                 for name in found.schema.names

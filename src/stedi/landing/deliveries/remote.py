@@ -94,6 +94,8 @@ def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
     """Gives what one argument delivers."""
     parts = place.key.split("/") if place.key else []
     top = cast(S3Path, plain_part(place))
+    if top != place and place.exists():
+        top = place  # as in a folder, what is there by this very name is no glob
     plain = len(top.parts) - 2
     # repeated `**` mean what one does, and cost a search for each
     glob = [part for n, part in enumerate(parts) if part != "**" or parts[n - 1 : n] != ["**"]]

@@ -140,6 +140,7 @@ class Conformer:
             return self._written(members, raw, shape)
         # `type(...) is` instead of `isinstance`: to Python, a boolean is an integer
         for (_, value), (kind, required, names) in zip(members, shape.present):  # noqa: B905  of one length, and in a hurry
+            # Unknown members are set aside, whatever they hold.
             if kind is None:
                 continue
             if type(value) is float:
@@ -243,6 +244,7 @@ class Conformer:
             return texts, None
         self.units.update((name, unit, False) for name, unit in units.items())
         self._count(members, aside)
+        # Cut from the text: a parsed number may have lost digits.
         found = member_texts(raw.decode())
         return texts, "{" + ",".join(f"{found[i][0]}:{found[i][1]}" for i in sorted(aside)) + "}"
 

@@ -178,6 +178,7 @@ def begins_records(data: bytes, at: int) -> bool:
         following = following[1:].lstrip(_SPACE)
     elif data[at] == 0x5B:
         return False
+    # an object begins with a name, or is empty
     return following[:1] in (b'"', b"}")
 
 

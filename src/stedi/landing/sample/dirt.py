@@ -261,6 +261,7 @@ def _faults(feed: str) -> Iterable[tuple[bytes, Reason]]:
     if feed == "customer":
         # beyond the 1 MiB that a record may have
         yield f'{{{body}, "note": "{"x" * 1_100_000}"}}'.encode(), Reason.TOO_LARGE
+    # no UTF-8 at all, an overlong form, a surrogate; as escapes half a pair, and a pair in the wrong order
     for bad in (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\\ud83d", b"\\ude00\\ud83d"):
         yield named(b'"a%b@test.example"' % bad), Reason.BAD_ENCODING
 

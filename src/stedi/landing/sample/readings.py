@@ -45,6 +45,7 @@ def _moments() -> tuple[_Moment, ...]:
         ]
         distance = 201 + rng.getrandbits(16) % 100
         distances = [distance]
+        # what joins get wrong: moments of one feed alone, two distances at once, equal vectors
         if number < 12:
             vectors = []
         elif number < 24:
@@ -154,6 +155,7 @@ def walk(
     tallies = (Tally(), Tally())
     tick, left = 0, quota
     while left >= _MOST:
+        # a run of ticks ends where the consent begins, so that it counts on one side
         covered = tick >= agreed_from
         count = min(left // _MOST, _POOL) if covered else min(left // _MOST, _POOL, agreed_from - tick)
         moved = stepped = pairs = 0

@@ -106,7 +106,7 @@ class S3Path(PosixPath):
 
     def is_file(self, *args: Any, **kwargs: Any) -> bool:
         """Returns whether there is an object of this key."""
-        from stedi.storage.s3 import objects
+        from stedi.storage.s3 import objects  # here and below, since that module imports this one
 
         return objects.head(self) is not None
 
