@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stedi.landing.deliveries.local import Delivered, Fingerprint
+from stedi.landing.inspect import Inspected
+from stedi.landing.prepare import Prepared
+from stedi.landing.reader import Counts
+from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.privacy import receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
+from stedi.schema.feeds import CUSTOMER
 from stedi.storage import config
 from stedi.storage.config import Config
 
@@ -131,3 +139,27 @@ def test_where_nobody_was_erased_there_is_nothing(tmp_path: Path) -> None:
     tombstones.write(tmp_path, KEY, BARRED)
     assert tombstones.read(tmp_path, KEY) == BARRED
     assert (tmp_path / tombstones.NAME).stat().st_mode & 0o077 == 0
+
+
+def test_rejects_of_the_erased_are_dropped_in_memory_that_does_not_grow_with_the_rejects(tmp_path: Path) -> None:
+    path, count = tmp_path / "rejects.json", 4_000
+    with path.open("wb") as out:
+        for number in range(count):
+            raw = json.dumps(
+                {"email": ANA if number % 4 == 0 else f"bo{number}@test.example", "pad": "x" * 300}
+            ).encode()
+            row = {"offset": number, "raw": base64.b64encode(raw).decode(), "raw_size": len(raw)}
+            out.write(json.dumps(row).encode() + b"\n")
+    size, before = path.stat().st_size, path.read_bytes().splitlines()
+    file = Inspected(Delivered(path, "1.json", None), CUSTOMER, "0" * 64, size, Fingerprint(0, 0, 0, 0, 0), None, None)
+    known = Tombstones({tombstones.person(KEY, ANA): 2**62})
+    tracemalloc.start()
+    left = TombstoneFilter(KEY, known).without(Prepared(file, None, {}, path, Counts(count, 0, count)), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 4
+    assert (left.counts.seen, left.counts.quarantined, left.counts.erased) == (count, count * 3 // 4, count // 4)
+    assert path.read_bytes().splitlines() == [line for number, line in enumerate(before) if number % 4]
+    nobody = TombstoneFilter(KEY, known | Tombstones({tombstones.person(KEY, "bo1@test.example"): 2**62}))
+    path.write_bytes(before[0] + b"\n" + before[1] + b"\n")
+    assert nobody.without(Prepared(file, None, {}, path, Counts(2, 0, 2)), 0).rejects is None

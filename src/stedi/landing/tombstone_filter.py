@@ -109,12 +109,15 @@ class TombstoneFilter:
         """
         rejects, barred = ready.rejects, 0
         if rejects is not None:
-            lines = rejects.read_bytes().splitlines(keepends=True)
-            kept = [line for line in map(self._reject, lines) if line is not None]
-            barred = len(lines) - len(kept)
-            if kept != lines:
-                rejects.write_bytes(b"".join(kept))
-                rejects = rejects if kept else None
+            # line by line: a delivery of another feed or format may be rejects from end to end
+            beside = rejects.with_suffix(".kept")
+            with open(rejects, "rb") as lines, open(beside, "wb") as out:
+                for line in lines:
+                    kept = self._reject(line)
+                    out.write(kept or b"")
+                    barred += kept is None
+            beside.replace(rejects)
+            rejects = rejects if barred < ready.counts.quarantined else None
         # seen = accepted + quarantined + erased must go on to hold
         counts = ready.counts
         less = replace(
