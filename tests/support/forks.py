@@ -177,8 +177,8 @@ def command(words: Sequence[str], log: Path, before: str = "", **variables: str)
 def _commands() -> Forks:
     """The process that forks commands; it has imported the modules of commands on a lake in a bucket."""
     storage = ("boto3", "s3transfer.manager", "pyarrow.dataset", "pyiceberg.catalog.glue", "pyiceberg.table")
-    lake = [f"stedi.{name}" for name in ("cli", "landing", "transform", "erasure", "maintenance", "storage.s3")]
-    others = ("stedi.query.sandbox", "stedi.landing.withdrawal")
+    lake = [f"stedi.{name}" for name in ("cli", "landing", "transform", "erasure", "operations.maintenance")]
+    others = ("stedi.storage.s3", "stedi.query.sandbox", "stedi.landing.withdrawal")
     return Forks("duckdb", "sqlglot", *storage, *lake, *others, before="import wire; wire.warm()")
 
 

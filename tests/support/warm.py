@@ -34,7 +34,10 @@ from stedi.engines.literals import quoted
 from stedi.engines.table_files import scan
 from stedi.schema.tables import COLUMNS
 
-_USED = ("catalog", "cli", "context", "engines", "erasure", "landing", "maintenance", "privacy", "query", "transform")
+_USED = (
+    *("catalog", "cli", "context", "engines", "erasure", "landing", "operations", "operations.maintenance", "privacy"),
+    *("query", "transform"),
+)
 VOLATILE = {"batch", "landed_at", "file", "name"}
 """Columns that differ from one landing of the same files to the next."""
 
