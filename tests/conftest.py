@@ -91,7 +91,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Runs each file in one process; all Spark tests share one process, and so do the tests with a stage."""
+    """Runs each file in one process, and all files that share a stage or Spark."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
@@ -101,9 +101,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Files(config, log)
 
 
-_ON_STAGE = {f"tests/faults/test_{name}.py" for name in ("every_call", "power_loss", "key_change", "releases")}
-"""The tests whose stage takes ten seconds to make."""
-_WITHOUT_SPARK = {"tests/spark/test_workers.py"}
+_TOGETHER = ("tests/faults/on_stage", "tests/spark")
+"""The folders whose tests share what takes ten seconds to make: a stage, or a running Spark."""
 
 
 def _file(nodeid: str) -> str:
@@ -111,9 +110,8 @@ def _file(nodeid: str) -> str:
 
 
 def _shared(nodeid: str) -> str:
-    file = _file(nodeid)
-    spark = "[spark-" in nodeid or (file.startswith("tests/spark/") and file not in _WITHOUT_SPARK)
-    return "tests/spark" if spark else "tests/faults/stage" if file in _ON_STAGE else file
+    folder = _file(nodeid).rpartition("/")[0]
+    return "tests/spark" if "[spark-" in nodeid else folder if folder in _TOGETHER else _file(nodeid)
 
 
 @pytest.hookimpl(tryfirst=True)

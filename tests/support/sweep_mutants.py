@@ -125,11 +125,11 @@ def _finds_everybody_at_home() -> None:
 
 SWEEPS: dict[str, tuple[tuple[str, ...], tuple[Callable[[], None], ...]]] = {
     "every call": (
-        ("tests/faults/test_every_call.py",),
+        ("tests/faults/on_stage/test_every_call.py",),
         (_forgets_its_journal_first,),
     ),
     "power": (
-        ("tests/faults/test_power_loss.py", "-k", "power_cut"),
+        ("tests/faults/on_stage/test_power_loss.py", "-k", "power_cut"),
         (_syncs_no_folder, _syncs_no_metadata),
     ),
     "faults of buckets": (

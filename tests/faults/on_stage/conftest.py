@@ -1,4 +1,4 @@
-"""The stage on which commands meet faults, made once."""
+"""The stage on which the commands of this folder meet faults, made once."""
 
 from __future__ import annotations
 
