@@ -230,11 +230,10 @@ class Quarantine:
                 for feed, path in lines.items()
                 if path.stat().st_size
             }
-            keys = ", ".join(
-                f"({literal(s)}, {o})" for (s, *_), offsets in [*landed.items(), *barred.items()] for o in offsets
-            )
-            gone = f"select s, o from (values {keys}) as gone (s, o)"
-            stay = f'select * from quarantine where (sha256, "offset") not in ({gone})'
+            gone = ((s, o) for (s, *_), offsets in [*landed.items(), *barred.items()] for o in offsets)
+            # a relation: as values in the statement, 200,000 of them take nine times the CPU
+            engine.insert_rows("gone", {"sha256": "varchar", "offset": "bigint"}, gone)
+            stay = 'select * from quarantine where (sha256, "offset") not in (select sha256, "offset" from gone)'
             # as a whole, in the same batch: a record is in one of the two tables at any moment
             kept = _write(engine, "quarantine", stay, batch)
             # the counts of each file's first landing stay; moved records are added to them
