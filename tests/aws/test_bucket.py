@@ -216,6 +216,25 @@ def test_what_is_named_in_s3_lands_once_and_what_is_known_is_not_fetched(
     assert len(fetched) == 9, "what is not remembered is looked at"
 
 
+def test_what_is_known_of_one_prefix_stays_known_when_others_land(
+    lake: Lake, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_deliveries, "_PARTS", 1)
+    one = sent(people(tmp_path / "one", ANA), f"s3://{bucket}/one")
+    lake.land(one)
+    for name, who in (("two", BO), ("three", CY)):
+        lake.land(sent(people(tmp_path / name, who), f"s3://{bucket}/{name}"))
+    s3.remove([s3.at(f"{one}/customer/0.json")])
+    lake.land(sent(people(tmp_path / "one", BO, CY), f"s3://{bucket}/one/later"))
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "download", lambda path, *_, **__: pytest.fail(f"{path} was fetched again"))
+        assert len(lake.land(one, f"s3://{bucket}/two", f"s3://{bucket}/three").files) == 14
+    sent(people(tmp_path / "last", "di@test.example"), f"{one}/last")
+    lake.land(one)
+    known = remote_deliveries.SeenObjects(lake.root)
+    assert not any(path.endswith("one/customer/0.json") for path in known._seen), "what is gone is forgotten"
+
+
 def test_a_glob_in_a_bucket_matches_what_it_matches_in_a_folder(bucket: str, tmp_path: Path) -> None:
     inbox = (tmp_path / "inbox").resolve()
     for name in ("a/1.json", "a/b/2.json", "a.1.json", "ab1.json", "c/.4.json", "[a]/5.json"):

@@ -154,7 +154,7 @@ def land(
         inside = s3.is_remote(root)
         walked = list(local.walk(here, feed, avoid=None if inside else root))
         found = [item for item in walked if isinstance(item, local.Delivered) and among(item.path)]
-        objects = Objects(root, remote.walk(map(s3.at, there), feed, avoid=root if inside else None))
+        objects = Objects(root, [s3.at(path) for path in there], feed, avoid=root if inside else None)
         skipped += [*objects.skipped, *(item for item in walked if isinstance(item, Skipped))]
         landed += objects.known(catalog, partial(DuckDB.of, config, durable.scratch(root) / "landing" / "known"))
         for batch, fetched in (

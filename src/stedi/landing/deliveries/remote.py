@@ -155,12 +155,15 @@ class SeenObjects:
         tag, size, sha256 = self._seen.get(str(found.path), ("", 0, ""))
         return sha256 if (tag, size) == (found.tag, found.size) else None
 
-    def note(self, looked_at: Iterable[tuple[Object, str]], listed: Iterable[Object]) -> None:
-        """Records the SHA-256 of objects; objects that no longer exist are dropped when files are merged.
+    def note(
+        self, looked_at: Iterable[tuple[Object, str]], listed: Iterable[Object], places: Sequence[Path] = ()
+    ) -> None:
+        """Records the SHA-256 of objects; when files are merged, objects that no longer exist are dropped.
 
         Args:
             looked_at: Objects and their SHA-256.
-            listed: All objects that exist now.
+            listed: All objects that exist now in some locations.
+            places: These locations; a glob, whose other objects are not listed, is none.
         """
         new = {str(found.path): (found.tag, found.size, sha256) for found, sha256 in looked_at}
         if not new:
@@ -169,7 +172,9 @@ class SeenObjects:
         old: list[Path] = []
         if len(self._parts) >= _PARTS:
             there = {str(found.path) for found in listed}
-            new = {path: seen for path, seen in self._seen.items() if path in there}
+            known = tuple(f"{place}/" for place in places)
+            # of another prefix nothing was listed: what is noted of it holds until it is
+            new = {path: s for path, s in self._seen.items() if path in there or not f"{path}/".startswith(known)}
             old, self._parts = self._parts, []
         durable.folder(self._folder)
         part = self._folder / f"{run_id()}.json"
@@ -249,11 +254,14 @@ class Objects:
 
     Args:
         root: The lake's folder.
-        found: What `walk` gave.
+        places: Objects, prefixes and globs.
+        feed: As for `walk`.
+        avoid: As for `walk`.
     """
 
-    def __init__(self, root: Path, found: Iterable[Arrival | Skipped]) -> None:
-        listed = list(found)
+    def __init__(self, root: Path, places: Sequence[Path], feed: str | None = None, avoid: Path | None = None) -> None:
+        listed = list(walk(places, feed, avoid))
+        self._places = [place for place in places if plain_part(place) == place]
         self.skipped = [item for item in listed if isinstance(item, Skipped)]
         self._arrivals = [item for item in listed if isinstance(item, Arrival)]
         self._known = SeenObjects(root) if self._arrivals else None
@@ -298,4 +306,4 @@ class Objects:
         certain = {name: found for name, (found, *more) in contents.items() if not more}
         looked_at = [(a.object, certain[a.name]) for a in batch if a.name in certain]
         if self._known:
-            self._known.note(looked_at, self._all)
+            self._known.note(looked_at, self._all, self._places)
