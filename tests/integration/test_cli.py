@@ -204,6 +204,10 @@ class TestHelp:
             ["crawl", "x", "--sample", "-1"],
             ["quarantine", "--records", "--replay"],
             ["init", "--readings", "none"],
+            ["status", "--max-age", "36501d"],
+            ["watch", "x", "--every", "999999d"],
+            ["aws", "cost", "--customers", "9" * 400],
+            ["demo", "--customers", "\N{SUPERSCRIPT TWO}"],
         ],
     )
     def test_words_that_are_off_are_bad_usage(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,3 +227,10 @@ def test_what_lies_in_a_bucket_is_named_by_its_bucket_and_key() -> None:
         "lake/trusted/customers_trusted",
     )
     assert lineage._source("s3://bucket/inbox/*.json") == ("s3://bucket", "inbox")
+
+
+def test_a_glob_is_named_by_the_folder_in_which_it_begins() -> None:
+    assert lineage._source("s3://bucket/inbox/2026-1?.json") == ("s3://bucket", "inbox")
+    assert lineage._source("/data/inbox/2026*/customer") == ("file", "/data/inbox")
+    assert lineage._source("[ab].json") == ("file", str(Path.cwd()))
+    assert lineage._source("/*.json") == ("file", "/")

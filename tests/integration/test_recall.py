@@ -232,6 +232,11 @@ def again(folder: Path, change: Callable[[dict[str, Any]], object] = lambda plai
     (folder / "SHA256SUMS").write_bytes(seal.sums(folder))
 
 
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 def moved(plain: dict[str, Any]) -> None:
     for line in plain["account"][-2:]:
         line["rows"] -= 1
@@ -300,6 +305,7 @@ AFTER: dict[str, Callable[[Path], object]] = {
     "a file more in the chain": lambda f: ((f / "chain" / "x").write_text("x"), again(f)),
     "a file more that the checksums have": lambda f: ((f / "notes.txt").write_text("x"), again(f)),
     "a file gone that the checksums do not have": lambda f: ((f / "README.md").unlink(), again(f)),
+    "a pipe in the place of data": lambda f: (again(f), pipe(f / "data/train-00000-of-00002.parquet")),
     "no chain": lambda f: (shutil.rmtree(f / "chain"), again(f)),
 }  # fmt: skip
 

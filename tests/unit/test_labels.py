@@ -134,6 +134,8 @@ def test_a_parquet_time_without_a_zone_is_refused_and_not_guessed(tmp_path: Path
         ("labels.csv", b"email\n\xff\n", "expected UTF-8"),
         ("labels.jsonl", b"[1]\n", "row 1: expected one JSON object a line"),
         ("labels.jsonl", b'{"a":\n', "row 1: expected one JSON object a line"),
+        ("labels.jsonl", b"[" * 100_000, "row 1: expected one JSON object a line"),
+        ("labels.jsonl", b'[{"a": 1}]', "row 1: expected one JSON object a line"),
         ("labels.parquet", b"PAR1", "expected a Parquet file"),
         ("missing.csv", None, "cannot be read: No such file"),
     ],
@@ -145,8 +147,18 @@ def test_a_file_that_has_no_labels_is_refused(tmp_path: Path, name: str, content
         labels.read(tmp_path / name)
 
 
-def test_a_column_given_twice_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, f"email,user,instant,label\n{ADDRESS},{ADDRESS},{DAWN},step\n")
+@pytest.mark.parametrize("other", ["user", "email", "Email"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_column_given_twice_is_refused(tmp_path: Path, ending: str, other: str) -> None:
+    names, values = ["email", other, "instant", "label"], [ADDRESS, "else@x.example", DAWN, "step"]
+    path = tmp_path / f"labels.{ending}"
+    if ending == "csv":
+        path.write_text(f"{','.join(names)}\n{','.join(map(str, values))}\n")
+    elif ending == "jsonl":
+        pairs = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in zip(names, values, strict=True))
+        path.write_text(f"{{{', '.join(pairs)}}}\n")
+    else:
+        pq.write_table(pa.Table.from_arrays([pa.array([value]) for value in values], names), path)
     with pytest.raises(UsageError, match="row 1: expected email once, found it twice"):
         labels.read(path)
 

@@ -544,9 +544,9 @@ def _time(text: str) -> datetime:
 
 
 def _positive(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
+    value = int(text) if text.isdecimal() and len(text) < 16 else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, of 15 digits at most, found {text!r}")
     return value
 
 

@@ -26,6 +26,8 @@ Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argumen
 
 _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 """Units of a length of time, by the names of `timedelta`'s arguments."""
+_LONGEST = timedelta(days=36_500)
+"""The longest length of time that an option takes."""
 
 
 def add(command: Add) -> None:
@@ -64,9 +66,13 @@ def add(command: Add) -> None:
 def duration(text: str) -> timedelta:
     """Returns a length of time such as `2s`, `90m`, `26h` or `8d`."""
     found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|m|h|d)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected a length of time such as 2s, 90m, 26h or 8d, found {text!r}")
-    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    span = timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else None
+    # neither a date before year 1 nor a wait beyond the system's longest
+    if span is None or span > _LONGEST:
+        raise argparse.ArgumentTypeError(
+            f"expected a length of time such as 2s, 90m, 26h or 8d, of {_LONGEST.days:,} days at most, found {text!r}"
+        )
+    return span
 
 
 def delivered(text: str) -> str:

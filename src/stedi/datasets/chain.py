@@ -127,7 +127,8 @@ def check(folder: Path, manifest: Manifest, digests: Mapping[str, str], pem: str
     odd += [(MANIFEST, what) for what in _differs(manifest, base, dropped)]
     # the last recall has the digests of what stays without all whom it names: usable if these are all who were dropped
     proved = found[-1].contents if found[-1].drop.keys() >= dropped.keys() else {}
-    odd += _files(folder, manifest, base, found, proved)
+    # those that were read: what is no regular file is named already, and to open a pipe would wait
+    odd += _files(folder, manifest, base, found, {name: proved[name] for name in proved.keys() & digests.keys()})
     odd += _quality(folder, manifest, proved)
     return Proof(statement.fingerprint, tuple(sorted(dropped)), tuple(odd))
 

@@ -13,7 +13,7 @@ import csv
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +46,10 @@ _FORMATS = {
     ".ndjson": "JSON lines",
     ".json": "JSON lines",
 }
+
+
+Row = Sequence[tuple[str, object]]
+"""Name and value of each field of a row, in pairs: a name that occurs twice is refused, and must not be lost before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +311,7 @@ def disjoint(spans: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]
     return found
 
 
-def _csv(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _csv(path: Path, name: str) -> Iterator[tuple[int, Row]]:
     # spreadsheets write a byte order mark before the header; without `newline`, a line end within quotes is kept as it
     # is
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -320,12 +324,12 @@ def _csv(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
                         raise UsageError(
                             f"labels: {name}, row {number}: expected {len(header)} values, found {len(values)}"
                         )
-                    yield number, dict(zip(header, values, strict=True))
+                    yield number, list(zip(header, values, strict=True))
         except csv.Error as error:
             raise UsageError(f"labels: {name}, line {reader.line_num}: expected CSV: {error}") from None
 
 
-def _parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _parquet(path: Path, name: str) -> Iterator[tuple[int, Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -335,10 +339,10 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]
             columns = [column for column in file.schema_arrow.names if _known(column)]
             number = 0
             for batch in file.iter_batches(65_536, columns=columns):
-                plain = [_milliseconds(column) for column in batch.columns]
-                for row in pa.RecordBatch.from_arrays(plain, batch.schema.names).to_pylist():
+                names = batch.schema.names
+                for values in zip(*(_milliseconds(column).to_pylist() for column in batch.columns), strict=True):
                     number += 1
-                    yield number, row
+                    yield number, list(zip(names, values, strict=True))
     except pa.ArrowException:
         raise UsageError(f"labels: {name}: expected a Parquet file, found something else or a damaged one") from None
 
@@ -353,16 +357,16 @@ def _milliseconds(column: pa.Array) -> pa.Array:
     return whole.cast(pa.int64()) if column.type.tz else whole
 
 
-def _json(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _json(path: Path, name: str) -> Iterator[tuple[int, Row]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError:
+                row = json.loads(line, object_pairs_hook=tuple)
+            except (ValueError, RecursionError):
                 row = None
-            if not isinstance(row, dict):
+            if not isinstance(row, tuple):
                 raise UsageError(f"labels: {name}, row {number}: expected one JSON object a line, found something else")
             yield number, row
 
@@ -373,10 +377,10 @@ def _known(column: str) -> str | None:
     return _PEOPLE.get(folded) or (folded if folded in ("start", "end", "instant", "label") else None)
 
 
-def _label(row: Mapping[str, object], where: str) -> Label:
+def _label(row: Row, where: str) -> Label:
     """Returns a row's label, or the error in it without its values."""
     given: dict[str, Any] = {}
-    for column, value in row.items():
+    for column, value in row:
         name = _known(column)
         if name is None or value is None or (isinstance(value, str) and not value.strip()):
             continue

@@ -263,7 +263,7 @@ def _named(location: str) -> tuple[str, str]:
 def _source(path: str | os.PathLike[str]) -> tuple[str, str]:
     """Returns namespace and name of what a landing was called with; of a glob the folder in which it begins."""
     text = os.fspath(path)
-    plain = text if not set("*?[") & set(text) else text[: min(text.find(c) for c in "*?[" if c in text)]
+    plain = text if not set("*?[") & set(text) else re.split(r"[^/]*[*?[]", text, maxsplit=1)[0]
     place = plain if s3.is_remote(plain) else os.path.abspath(os.path.expanduser(plain))
     namespace, name = _named(place)
     return namespace, unnamed(name)
