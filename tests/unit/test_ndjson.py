@@ -205,6 +205,10 @@ def test_a_target_that_is_no_file_is_refused(tmp_path: Path) -> None:
         rewrite(source, tmp_path / "out", rejects=tmp_path / "out")
     with pytest.raises(UsageError, match="found a folder"):
         rewrite(source, tmp_path / "out", rejects=tmp_path / "folder")
+    put(tmp_path / "inbox/deep/a.json", b'{"a":1}')
+    with pytest.raises(UsageError, match="another file for the rejects"):
+        rewrite(tmp_path / "inbox", tmp_path / "mirror", rejects=tmp_path / "mirror/deep/a.json")
+    assert not (tmp_path / "mirror").exists()
     put(tmp_path / "plain", b"")
     with pytest.raises(StediError, match="cannot be created: File exists"):
         rewrite(source, tmp_path / "plain/out")

@@ -111,23 +111,21 @@ def rewrite(
     if not folder and dst.is_dir():
         dst = dst / src.name
     _keep_apart(src, dst)
+    items = list(walk([src]))
+    # the first part of a name is the source folder itself
+    targets = {item.name: dst / Path(*Path(item.name).parts[1:]) if folder else dst for item in items}
     if rejects is not None:
         _keep_apart(src, rejects)
-        if os.path.realpath(rejects) == os.path.realpath(dst) or rejects.is_dir():
+        # in place of a target they would be there at the end, and its records nowhere
+        if os.path.realpath(rejects) in map(os.path.realpath, (dst, *targets.values())) or rejects.is_dir():
             raise UsageError(f"{printable_name(str(rejects))}: expected another file for the rejects, found the target")
     done: dict[Path, Rewritten] = {}
     skipped: list[Skipped] = []
     with ExitStack() as stack:
         refuse = _Rejects(stack.enter_context(_whole(rejects)) if rejects is not None else None)
-        items = list(walk([src]))
         for number, item in enumerate(items, start=1):
             progress(f"rewrite files, {number:,} of {len(items):,}", None)
-            outcome: Rewritten | Skipped
-            if isinstance(item, Skipped):
-                outcome = item
-            else:
-                # the first part of a name is the source folder itself
-                outcome = _mirror(item, src, dst / Path(*Path(item.name).parts[1:]) if folder else dst, refuse, done)
+            outcome = item if isinstance(item, Skipped) else _mirror(item, src, targets[item.name], refuse, done)
             if isinstance(outcome, Skipped):
                 if not folder:
                     raise UnreadableFile(f"{outcome.name}: {outcome.why}")
