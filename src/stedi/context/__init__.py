@@ -201,6 +201,7 @@ class Context:
         for recover in recoveries:
             recover(self, progress)
         yield
+        # not after an error: a record that lags does no harm, and the next command that writes brings it up
         self.note_seen()
 
     def note_seen(self, *, set_back: bool = False) -> None:

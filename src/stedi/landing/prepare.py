@@ -79,6 +79,7 @@ class Rejects:
         # alone and together: of each record a few bytes may be odd, of many small ones they add up
         if not (reader.is_legible(record.raw) and (self._part or self._legible.holds)):
             raise reader.refused(self._name, f"bytes that are not text (at byte {record.offset:,} of the text)")
+        # a rejected record may be any bytes, and JSON holds only text
         row = {
             "offset": record.offset,
             "line": record.line,
@@ -113,6 +114,7 @@ def as_it_lies(file: Inspected, records: int, held: Held) -> Prepared:
         UnreadableFile: It cannot be read, or is not what the first look saw.
     """
     spelling = file.layout.spelling if file.layout else {}
+    # a clean file has neither rejects nor drift
     counts = reader.Counts(records, records, 0, {})
     return Prepared(file, held.take(file), spelling, None, counts, rewritten=False)
 

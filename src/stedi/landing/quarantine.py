@@ -223,6 +223,7 @@ class Quarantine:
             total = self.total()
             moved = sum(len(offsets) for offsets in landed.values())
             gone_too = sum(len(offsets) for offsets in barred.values())
+            # without a change no table gets a commit
             if not moved and not gone_too:
                 return Relanded(0, total)
             appends = {

@@ -166,6 +166,7 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Config:
         if error.errno not in (errno.EINVAL, errno.EFBIG):
             raise
         raise ConfigError(f"{path}: {error.strerror}; restore lake.toml from a backup") from error
+    # before the keys are looked at: a newer version may have some that are unknown here
     found = document.pop("format", None)
     if type(found) is not int or found < _OLDEST:
         raise ConfigError(f"{path}: format: expected {_OLDEST} to {FORMAT}, found {found!r}; restore it from a backup")

@@ -238,6 +238,7 @@ class Profiles:
         self.rejects: Counter[Reason] = Counter()
         fields = contract.fields if contract is not None else ()
         self._profiles = {expected.name.lower(): _Profile(expected.name, expected) for expected in fields}
+        # of the contract alone: fields that are found later join `_profiles`
         self._expected = list(self._profiles.items())
 
     def reject(self, reason: Reason) -> None:

@@ -394,6 +394,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 def _key(found: os.stat_result) -> tuple[int, int]:
+    # so hard links of one file, and arguments that overlap, count once
     return found.st_dev, found.st_ino
 
 

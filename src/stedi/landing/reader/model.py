@@ -32,6 +32,7 @@ class Huge:
 UNKNOWN = "unknown field"
 """What drift by a field that no contract knows is called; its name follows where it looks like an identifier."""
 _MOST_DRIFTS = 200
+"""Kinds of drift up to which unknown fields are counted by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def read(
         wait -= 1
         if copier and wait <= 0:
             _write(lines, out)
+            # after the pending lines: records stay in the file's order
             copied = copier.copy(framer.window, out)
             accepted += copied
             patience = 0 if copied >= _WORTHWHILE else min(2 * patience + 1, _MOST_PATIENCE)

@@ -49,8 +49,10 @@ def soil(folder: Path, crowd: Crowd) -> Soiled:
         The contents of the odd files.
     """
     soiled = Soiled(folder)
+    # records of the bulk files once more: no repeated delivery may change a table below landing
     copies = {feed: lines.kept for feed, lines in crowd.feeds.items()}
     texts: dict[str, list[bytes]] = {feed: [] for feed in copies}
+    # what these people add goes into texts, not into bulk files
     crowd.feeds = {feed: Feed(texts[feed].append) for feed in copies}
     odd = _odd_consents(crowd)
     crowd.add(_PEOPLE, _READINGS)

@@ -34,6 +34,7 @@ def client() -> Any:
             retries={"mode": "standard", "max_attempts": ATTEMPTS},
             connect_timeout=10,
             read_timeout=60,
+            # as many requests as `objects.each` makes at once
             max_pool_connections=2 * BESIDE,
             s3={"addressing_style": "path" if own else "auto"},
         ),
