@@ -262,7 +262,7 @@ def test_listings_show_what_is_below_a_prefix_and_no_neighbour(root: S3Path) -> 
     assert sorted(path.name for path in root.iterdir()) == ["a.json", "b", "b2"]
     assert [path.name for path in root.glob("*.json")] == ["a.json"]
     assert sorted(path.name for path in root.rglob("*.json")) == ["a.json", "c.json", "e.json"]
-    assert [entry.path for entry in durable.entries(root, without={root / "b"})] == [root / "a.json", root / "b2/f.txt"]
+    assert [entry.path for entry in durable.walk(root, without={root / "b"})] == [root / "a.json", root / "b2/f.txt"]
 
 
 @ONE

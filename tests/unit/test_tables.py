@@ -107,7 +107,7 @@ def test_inputs_go_through_views_of_views_and_stop_at_tables() -> None:
     )
     assert drawn.inputs("t") == ("landed", "other")
     assert drawn.inputs("u") == ("t",)
-    assert drawn.closure("t") == {"a_v", "b_v", "landed", "other"}
+    assert drawn.upstream("t") == {"a_v", "b_v", "landed", "other"}
 
 
 def test_a_name_inside_a_with_is_no_table() -> None:

@@ -455,7 +455,7 @@ class Catalog:
         with self._committer.alone():
             # listed under the lock: a commit's lines come before its files are named, and must not be taken for
             # leftovers
-            there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
+            there = {checksums.name_in(folder, entry.path) for entry in durable.walk(folder)}
             checksums.prune(folder, there.__contains__)
 
     def restore(self) -> tuple[str, ...]:

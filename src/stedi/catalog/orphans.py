@@ -125,7 +125,7 @@ def remove_abandoned(
             gone = {file.path for file in found}
             for stray in strays:
                 # all or nothing: of a folder of which something is used, `maintain` removes the rest
-                if all(entry.path in gone for entry in durable.entries(s3.at(durable.real(stray)))):
+                if all(entry.path in gone for entry in durable.walk(s3.at(durable.realpath(stray)))):
                     durable.remove_tree(stray)
 
 
@@ -134,15 +134,15 @@ class _Search:
 
     def __init__(self, state: TableState, folder: Path) -> None:
         self.found: dict[str, Unused] = {}
-        self._table, self._folder = state.name, durable.real(folder)
-        self._real = cache(durable.real)
-        location = durable.real(local_path(state.location))
+        self._table, self._folder = state.name, durable.realpath(folder)
+        self._real = cache(durable.realpath)
+        location = durable.realpath(local_path(state.location))
         if location != self._folder:
             self._refuse(location)
 
     def add(self, part: Path, before: float) -> None:
         """Adds the files below a folder of the table that have not changed since a moment."""
-        for entry in durable.entries(s3.at(durable.real(part))):
+        for entry in durable.walk(s3.at(durable.realpath(part))):
             path = str(entry.path)
             kind = _kind(entry.path.name, data=path.startswith(f"{self._folder}/data/"))
             if kind and entry.modified <= before:
@@ -208,7 +208,7 @@ def _roots(folder: Path, seen: float) -> list[str]:
     oldest that is younger than the moment is what was current then.
     """
     found = [
-        (entry, int(match[1])) for entry in durable.entries(folder) if (match := _METADATA.fullmatch(entry.path.name))
+        (entry, int(match[1])) for entry in durable.walk(folder) if (match := _METADATA.fullmatch(entry.path.name))
     ]
     young = [version for entry, version in found if entry.modified > seen]
     return [str(entry.path) for entry, version in found if young and version >= min(young) - 1]

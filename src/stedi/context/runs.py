@@ -152,7 +152,7 @@ def trim(root: Path) -> None:
     """Removes lines that are older than a year."""
     if s3.is_remote(root):
         oldest = run_id(int((time.time() - _MONTHS * 31 * 86_400) * 1000))
-        durable.remove_all([e.path for e in durable.entries(root / FOLDER) if e.path.name < oldest])
+        durable.remove_all([e.path for e in durable.walk(root / FOLDER) if e.path.name < oldest])
         return
     for month in _files(root)[_MONTHS:]:
         with suppress(OSError):
@@ -276,7 +276,7 @@ def _left(root: Path) -> list[tuple[Path, Run]]:
 def _objects(root: Path) -> Iterator[Run]:
     """Yields the runs on a lake in a bucket, newest first."""
     named: dict[str, Path] = {}
-    for entry in durable.entries(root / FOLDER):
+    for entry in durable.walk(root / FOLDER):
         name = entry.path.name
         if name not in named or entry.path.parent.name != _NOTES:
             named[name] = entry.path

@@ -190,10 +190,10 @@ def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bo
 def _evidence(catalog: Catalog) -> tuple[str, ...]:
     """Returns whole data files of the customers' records that are not current: an erasure may have replaced them."""
     name = "customers_landing"
-    current = {durable.real(file.path) for file in catalog.files(catalog.table(name))}
+    current = {durable.realpath(file.path) for file in catalog.files(catalog.table(name))}
     home = catalog.folder(name) / "data"
-    found = (entry.path for entry in durable.entries(home) if entry.path.suffix == ".parquet")
-    return tuple(str(path) for path in found if durable.real(path) not in current and _is_whole(path))
+    found = (entry.path for entry in durable.walk(home) if entry.path.suffix == ".parquet")
+    return tuple(str(path) for path in found if durable.realpath(path) not in current and _is_whole(path))
 
 
 def _is_whole(path: Path) -> bool:

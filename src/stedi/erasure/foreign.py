@@ -105,7 +105,7 @@ def _folder(root: Path, location: str) -> list[Path]:
     path = local_path(location)
     if not location or s3.is_remote(root) != s3.is_remote(path) or ("://" in path and not s3.is_remote(path)):
         return []
-    home, folder = durable.real(root), durable.real(s3.at(path).parent.parent)
+    home, folder = durable.realpath(root), durable.realpath(s3.at(path).parent.parent)
     if not folder.startswith(f"{home}/"):
         return []
     inside = folder.removeprefix(f"{home}/")

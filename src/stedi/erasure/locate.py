@@ -535,8 +535,8 @@ def _looked(part: _Part) -> list[tuple[Any, ...]]:
 
 
 def _refuse_elsewhere(state: TableState, folder: Path) -> None:
-    location = durable.real(local_path(state.location))
-    if location != durable.real(folder):
+    location = durable.realpath(local_path(state.location))
+    if location != durable.realpath(folder):
         raise LakeError(
             f"table {state.name}: expected its files in {folder}, found them in {location}: the lake was copied or "
             "moved, and the original's files must stay; nothing was erased. See docs/operations.md on recovery"

@@ -305,7 +305,7 @@ def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
         catalog.vouch(state)
         # older metadata files name snapshots that are removed
         state = replace(state, metadata=state.metadata[-1:])
-        stay = {durable.real(path) for path in keeping}
+        stay = {durable.realpath(path) for path in keeping}
         gone = [
             file.path
             for file in unused(state, folder, before=float("inf"), seen=float("inf"))
@@ -325,10 +325,10 @@ def remove(catalog: Catalog, paths: Iterable[str]) -> None:
         LakeError: One of them is not a data file of that table; nothing was removed.
     """
     listed = [s3.at(path) for path in paths]
-    home = durable.real(catalog.folder("customers_landing") / "data")
+    home = durable.realpath(catalog.folder("customers_landing") / "data")
     for path in listed:
         # resolve links, since removal deletes the target
-        if path.suffix != ".parquet" or not durable.real(path).startswith(f"{home}/"):
+        if path.suffix != ".parquet" or not durable.realpath(path).startswith(f"{home}/"):
             raise LakeError(
                 "customers_landing: expected data files of its own to remove, found a file elsewhere; nothing was "
                 "removed. Run `stedi audit --files`, then `stedi erase --resume`"

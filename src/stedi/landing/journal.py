@@ -240,9 +240,9 @@ def _refuse_elsewhere(catalog: Catalog, name: str, changes: Sequence[Appends]) -
     """Refuses a journal that adds a file from outside a table's data folder to the table."""
     for change in changes:
         for table, files in change.items():
-            home = f"{durable.real(catalog.folder(table) / 'data')}/" if ZONES.get(table) == "landing" else None
+            home = f"{durable.realpath(catalog.folder(table) / 'data')}/" if ZONES.get(table) == "landing" else None
             for file in files:
-                if home is None or not durable.real(s3.at(file.path)).startswith(home):
+                if home is None or not durable.realpath(s3.at(file.path)).startswith(home):
                     raise LakeError(
                         f"pending/{name}: expected a landing's journal, found one that names a file outside its "
                         "table's folder; nothing was changed: see docs/operations.md on recovery"

@@ -151,7 +151,7 @@ def _backups(root: Path) -> list[Path]:
     """Returns the folders of whole backups, oldest first."""
     home = root / FOLDER
     if s3.is_remote(root):
-        found = {entry.path.parent for entry in durable.entries(home) if entry.path.name == _MANIFEST}
+        found = {entry.path.parent for entry in durable.walk(home) if entry.path.name == _MANIFEST}
     else:
         found = {path.parent for path in home.glob(f"format-*/{_MANIFEST}")}
     return sorted(found, key=lambda path: path.name)

@@ -266,7 +266,7 @@ class Dag:
         """Returns the stored tables in build order."""
         return tuple(self.selects[name] for name in self.order() if self.selects[name].zone != "views")
 
-    def closure(self, name: str) -> frozenset[str]:
+    def upstream(self, name: str) -> frozenset[str]:
         """Returns the views under `name` and the stored tables that it reads directly or through views."""
         found: set[str] = set()
         todo = list(self.selects[name].reads)
@@ -281,14 +281,14 @@ class Dag:
     def inputs(self, name: str) -> tuple[str, ...]:
         """Returns the stored tables that `name` reads, directly or through views, sorted."""
         views = {select.name for select in self.selects.values() if select.zone == "views"}
-        return tuple(sorted(self.closure(name) - views))
+        return tuple(sorted(self.upstream(name) - views))
 
     def fingerprint(self, name: str) -> str:
         """Returns 16 hex digits that change when the SQL of `name`, or of a view under it, changes in meaning.
 
         Comments and white space do not count.
         """
-        views = {read for read in self.closure(name) if read in self.selects and self.selects[read].zone == "views"}
+        views = {read for read in self.upstream(name) if read in self.selects and self.selects[read].zone == "views"}
         canonical = "\n".join(f"{n}: {_canonical(self.selects[n].sql)}" for n in sorted({name, *views}))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

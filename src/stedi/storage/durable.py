@@ -241,7 +241,7 @@ class Entry:
     modified: float
 
 
-def entries(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
+def walk(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
     """Yields every file below a folder, folder by folder and by name; files removed during the walk are skipped.
 
     Args:
@@ -262,7 +262,7 @@ def entries(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
                 yield Entry(path, status.st_size, status.st_mtime)
 
 
-def real(path: str | Path) -> str:
+def realpath(path: str | Path) -> str:
     """Returns the unique path of a file, with links resolved."""
     return str(path) if s3.is_remote(path) else os.path.realpath(path)
 

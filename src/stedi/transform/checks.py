@@ -145,13 +145,13 @@ def _in_order(files: Sequence[DataFile]) -> bool:
 
 def _scoped(engine: Engine, changed: AbstractSet[str], files: Mapping[str, Sequence[DataFile]]) -> dict[str, str]:
     """Makes the rows that a change could have broken readable; returns the relation for each table of readings."""
-    concerned = [
+    affected = [
         f"select customer_id from {name}__{what}"
         for name in sorted(changed)
         # readings that were only added are found below, by their time
         for what in (("added", "gone") if name not in MOMENTS else ("gone",))
     ]
-    engine.materialize("audited__customers", " union ".join(concerned))
+    engine.materialize("audited__customers", " union ".join(affected))
     spans = [
         f"select min(epoch_ms({quoted(MOMENTS[name])})) as low, max(epoch_ms({quoted(MOMENTS[name])})) as high "
         f"from {name}__added where customer_id not in (select customer_id from audited__customers)"

@@ -191,8 +191,7 @@ class IncrementalBuild:
             self._of_customers(f"select email as address from {affected}", "affected")
             # whoever is recomputed is so with all their devices, and these with all their claimants
             self._claims(
-                "select serialNumber from serials__concerned union "
-                "select serialNumber from customers_landing__affected",
+                "select serialNumber from serials__affected union select serialNumber from customers_landing__affected",
                 "serials__reached",
             )
         engine.materialize(
@@ -277,7 +276,7 @@ class IncrementalBuild:
         )
         self._session.materialize(f"people__{what}", self._session.over("people", customers_landing=records))
 
-    def _claims(self, serials: str, name: str = "serials__concerned") -> None:
+    def _claims(self, serials: str, name: str = "serials__affected") -> None:
         """Computes who claims some devices, now and at the watermark.
 
         Args:

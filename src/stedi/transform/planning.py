@@ -78,7 +78,7 @@ def policy(config: Config) -> str:
 
 def knows_claims(table: str, graph: Dag) -> bool:
     """Returns whether the claims of erased customers decide rows of a table."""
-    return ERASED_CLAIMS in graph.closure(table)
+    return ERASED_CLAIMS in graph.upstream(table)
 
 
 def built_with(states: Mapping[str, TableState], claims: str, graph: Dag) -> tuple[str, ...]:

@@ -84,10 +84,10 @@ def preview(
                 "select customer_id, false, true from come) group by customer_id order by customer_id"
             ):
                 (changing if was and comes else entering if comes else leaving).append(customer)
-    concerned = len(entering) + len(leaving) + len(changing)
+    affected = len(entering) + len(leaving) + len(changing)
     customers = max(1, _total(states[_WHO], "records"))
     return Plan(
-        tuple(_estimate(step, graph, states, min(1.0, concerned / customers)) for step in steps),
+        tuple(_estimate(step, graph, states, min(1.0, affected / customers)) for step in steps),
         tuple(entering),
         tuple(leaving),
         tuple(changing),

@@ -84,7 +84,7 @@ class BuildSession:
 
     def whole(self, table: str) -> str:
         """Returns a table's SELECT over whole tables, the views that it reads made."""
-        for view in sorted(self.graph.closure(table)):
+        for view in sorted(self.graph.upstream(table)):
             self.view(view)
         return self.over(table)
 
@@ -100,7 +100,7 @@ class BuildSession:
 
     def view(self, name: str) -> None:
         """Makes a view of the graph readable over whole tables, with those under it, once; a stored table is."""
-        under = self.graph.closure(name) | {name} if name in self.graph.selects else frozenset[str]()
+        under = self.graph.upstream(name) | {name} if name in self.graph.selects else frozenset[str]()
         for view in self.graph.order():
             if view in under and view not in self._views and self.graph.selects[view].zone == "views":
                 self.materialize(view, self.over(view))

@@ -91,7 +91,7 @@ class StagedBuild:
             changes = IncrementalBuild(session)
             planned = [step for step in steps if step.action != "none"]
             for number, step in enumerate(planned, start=1):
-                if not self._concerns(step):  # only now is it known what has become of those above
+                if not self._is_affected(step):  # only now is it known what has become of those above
                     continue
                 progress(f"{step.action} {step.table}, {number} of {len(planned)}: {step.reason}")
                 started = time.monotonic()
@@ -136,7 +136,7 @@ class StagedBuild:
     def _folder(self, table: str, *, kept: bool = False) -> Path:
         return self._catalog.folder(table) / "data" / (f"{self._run}-kept" if kept else self._run)
 
-    def _concerns(self, step: Step) -> bool:
+    def _is_affected(self, step: Step) -> bool:
         """Returns whether anything has happened to an input, or to the clock, now that those above are worked out."""
         if step.action == "rebuild" or any(window.rows for window in step.windows.values()):
             return True
@@ -215,7 +215,7 @@ class StagedBuild:
         inputs = {}
         for read in self._graph.inputs(name):
             current = self._before[read].current
-            # a table that turned out to be unconcerned stays as it was, so its published snapshot is the input
+            # a table that turned out to be unaffected stays as it was, so its published snapshot is the input
             inputs[read] = self.staged[read].snapshot if read in self.staged else current and current.id
         return {
             "stedi.run": self._run,

@@ -145,7 +145,7 @@ class SeenObjects:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / FOLDER
-        self._parts = sorted(entry.path for entry in durable.entries(self._folder))
+        self._parts = sorted(entry.path for entry in durable.walk(self._folder))
         self._seen: dict[str, tuple[str, int, str]] = {}
         for _, part in s3.each(lambda path: _read(path), self._parts):
             self._seen.update(part)
@@ -193,7 +193,7 @@ def _read(path: Path) -> dict[str, tuple[str, int, str]]:
 
 def remove_seen(root: Path) -> None:
     """Drops all records: keys can contain names of people, and files may have changed."""
-    durable.remove_all([entry.path for entry in durable.entries(root / FOLDER)])
+    durable.remove_all([entry.path for entry in durable.walk(root / FOLDER)])
 
 
 def copied(delivered: Delivered, path: Path) -> Delivered:

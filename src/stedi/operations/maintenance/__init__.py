@@ -138,7 +138,7 @@ class _Run:
             removed = unused(catalog.table(name), catalog.folder(name), before=before, seen=before)
         durable.remove_all(file.path for file in removed)
         folder = catalog.folder(name)
-        there = {checksums.name_in(folder, entry.path) for entry in durable.entries(folder)}
+        there = {checksums.name_in(folder, entry.path) for entry in durable.walk(folder)}
         if not there.issuperset(checksums.recorded(folder)):
             catalog.prune(name)
         _prune(folder / "data")
@@ -156,7 +156,7 @@ class _Run:
         removed = unused(state, self._catalog.folder(name), before=before, seen=before, without=without)
         stay = {file.path for file in self._catalog.files(state)} - {file.path for file in compaction.leaving}
         stay |= journal.named(self._root / "pending")
-        stay = {durable.real(path) for path in stay}
+        stay = {durable.realpath(path) for path in stay}
         return _outcome(name, compaction, expired, [file for file in removed if str(file.path) not in stay])
 
     def temporary(self) -> dict[Path, Removed]:

@@ -238,12 +238,12 @@ def _clear(root: Path, rows: Mapping[str, str]) -> None:
     for table, location in rows.items():
         folder, current = root / ALL_ZONES[table] / table / "metadata", Path(snapshots.local_path(location))
         known = _named(current)
-        for path in [entry.path for entry in durable.entries(folder) if entry.path.parent == folder]:
+        for path in [entry.path for entry in durable.walk(folder) if entry.path.parent == folder]:
             ours = _METADATA.fullmatch(path.name) or _LISTED.fullmatch(path.name)
             if ours and path.name not in known:
                 path.unlink()
         durable.sync(folder)
-        there = {checksums.name_in(folder.parent, entry.path) for entry in durable.entries(folder.parent)}
+        there = {checksums.name_in(folder.parent, entry.path) for entry in durable.walk(folder.parent)}
         checksums.prune(folder.parent, there.__contains__)
     durable.remove(root / NOTE)
 
