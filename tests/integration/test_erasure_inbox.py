@@ -298,6 +298,17 @@ def test_names_of_folders_and_links_that_tell_of_them_are_told_masked(folder: Pa
     shutil.rmtree(place)
 
 
+def test_a_file_whose_name_is_as_long_as_names_may_be_is_rewritten(folder: Path) -> None:
+    path = folder / ("accelerometer" + "\u6f22" * 79 + ".json")
+    assert len(os.fsencode(path.name)) == 255
+    path.write_text(json.dumps(THEIRS[0]))
+    done, left = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
+    assert (left, deliveries.replace(done)) == ([], (done, []))
+    assert path.read_bytes() == b""
+    assert [entry for entry in folder.iterdir() if entry.name.endswith(".erasing")] == []
+    path.unlink()
+
+
 def test_nothing_but_regular_files_is_opened(folder: Path) -> None:
     place = folder / "inbox"
     place.mkdir()

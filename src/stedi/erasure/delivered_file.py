@@ -33,7 +33,7 @@ _OVERLAP = 1 << 14
 _BRACKETS = b"[]"
 _MOST = 64 << 20
 """The longest record that is examined, bytes; a longer one is left and named."""
-_OURS = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.erasing")
+_OURS = re.compile(r"\..{0,100}\.[0-9a-f]{16}\.erasing")
 """Names of new files that never replaced the old ones."""
 _ENDINGS = tuple(form + packed for form in (".json", ".ndjson", ".jsonl", ".txt", "") for packed in ("", ".gz", ".zst"))
 """Endings that a substitute keeps, of a name that mentions a customer."""
@@ -111,7 +111,7 @@ def rewrite_beside(file: Delivered, place: Path, judge: Judge, tag: str) -> Rewr
         cuts = list(_removed_ranges(file, judge))
     if not cuts and name == place.name:
         return None
-    new = file.path.with_name(f".{file.path.name[:100]}.{before[:16]}.erasing")
+    new = file.path.with_name(f"{_head(file.path)}{before[:16]}.erasing")
     try:
         _write(file, new, cuts)
     except BaseException:
@@ -138,13 +138,18 @@ def name_without(path: Path, traces: Identifiers) -> str:
 def stale(path: Path) -> list[Path]:
     """Returns leftover new files beside a file that never replaced it."""
     with suppress(OSError):
-        head = f".{path.name[:100]}."
+        head = _head(path)
         return [
             entry
             for entry in path.parent.iterdir()
             if entry.name.startswith(head) and _OURS.fullmatch(entry.name) and not entry.is_dir()
         ]
     return []
+
+
+def _head(path: Path) -> str:
+    """Returns how the names of new files beside a file begin: with at most 100 bytes of its own, of 255 in all."""
+    return f".{os.fsencode(path.name)[:100].decode('utf-8', 'ignore')}."
 
 
 def _write(file: Delivered, new: Path, cuts: Sequence[_Cut | _Edit]) -> None:
