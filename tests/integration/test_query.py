@@ -32,7 +32,7 @@ COLUMNS = (("id", "BIGINT"), ("email", "VARCHAR"), ("seen_at", "TIMESTAMP WITH T
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
     """A folder with the files of two tables: one that a query is given and one that it is not."""
-    zone = tmp_path / "lake [x] *?'q" / "k=1"
+    zone = tmp_path / "a lake's" / "k=1"
     zone.mkdir(parents=True)
     at = pa.array([1655574444102000, 1, None], pa.timestamp("us", "UTC"))
     table = pa.table({"id": [1, 2, 3], "email": [SECRET, None, "42"], "seen_at": at})
@@ -185,6 +185,19 @@ def test_a_file_whose_name_is_a_pattern_is_read_as_itself(lake: Path) -> None:
     pq.write_table(pa.table({"id": [7]}), lake / "f*.parquet")
     pq.write_table(pa.table({"id": [8]}), lake / "f1.parquet")
     assert rows("from t", QueryTable("t", (str(lake / "f*.parquet"),), (("id", "BIGINT"),))) == [(7,)]
+
+
+@pytest.mark.parametrize("masked", [frozenset[str](), frozenset({"email"})])
+def test_a_file_whose_path_is_a_pattern_of_another_files_is_read_as_itself(tmp_path: Path, masked: set[str]) -> None:
+    for folder, numbers in (("lake[1]", [1]), ("lake1", [2, 3])):
+        (tmp_path / folder).mkdir()
+        table = pa.table({"id": numbers, "email": [SECRET] * len(numbers)})
+        pq.write_table(table, tmp_path / folder / "given.parquet")
+    given = QueryTable("people", (str(tmp_path / "lake[1]" / "given.parquet"),), COLUMNS[:2], frozenset(masked))
+    assert rows("select id from people", given) == [(1,)]
+    (tmp_path / "lake[1]" / "given.parquet").unlink()
+    with pytest.raises(QueryFailed, match=r"Cannot read people, file .*lake\[1\]/given\.parquet"):
+        rows("select id from people", given)
 
 
 def test_rows_come_as_a_stream_and_memory_stays_small(tmp_path: Path) -> None:

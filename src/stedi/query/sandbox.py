@@ -65,14 +65,16 @@ def connect(job: dict[str, Any], reader: Reader | None = None) -> duckdb.DuckDBP
     for number, relation in enumerate(job["relations"]):
         name = f"{scans.SCHEMA}.{scans.identifier(relation['name'])}"
         source = scans.read(relation)
-        if reader is not None and scans.hides(relation):
+        if reader is not None and scans.apart(relation):
             source = scans.identifier(f"masked {relation['name']}")
             con.register(f"masked {relation['name']}", reader.relation(relation | {"number": number}))
         try:
             con.execute(f"create view {name} as {scans.select(relation, source)}")
         except duckdb.Error as error:
             raise scans.Failure(scans.unreadable(error, relation)) from None
+    # after the views, which open their files while they are made: a damaged one is named then
     con.execute(f"set allowed_paths = [{', '.join(map(scans.literal, files))}]")
+    # last, since nothing can be set afterwards, not even by this program
     con.execute("set enable_external_access = false; set lock_configuration = true")
     return con
 
@@ -113,7 +115,7 @@ def execute(job: dict[str, Any], out: BinaryIO, *, one_row: bool = False) -> Non
     """
     import duckdb
 
-    reader = masking.start(job) if any(scans.hides(relation) for relation in job["relations"]) else None
+    reader = masking.start(job) if any(scans.apart(relation) for relation in job["relations"]) else None
     con = connect(job, reader)
     try:
         # Binding reads no rows, so its errors contain none; every later error is replaced by our own.
@@ -140,6 +142,7 @@ def execute(job: dict[str, Any], out: BinaryIO, *, one_row: bool = False) -> Non
                 for batch in batches:
                     stream.write_batch(batch)
         except Exception as error:
+            # the reader has had enough
             if isinstance(error, BrokenPipeError):
                 return
             raise scans.Failure(scans.run_time_failure(_cause(error), job)) from None
@@ -191,6 +194,7 @@ def limit(job: dict[str, Any]) -> None:
     """
     threads = job["threads"] or os.cpu_count() or 1
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    # the system counts the stacks of all threads as the process's memory
     stacks = threads * (stack if 0 < stack < 64 << 20 else 8 << 20)
     memory = job["memory"] + job["memory"] // 2 + stacks + HEADROOM
     wanted = {
@@ -236,6 +240,7 @@ def main(source: BinaryIO, out: BinaryIO) -> int:
             return 0
         judged = judge(job)
         out.write(told(judged))
+        # without it, only the judgement was asked for, or the caller has refused the tables
         if more := source.readline():
             execute(job | json.loads(more), out, one_row=judged.one_row)
     except Exception as error:

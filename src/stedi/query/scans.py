@@ -22,6 +22,9 @@ WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "U
 """Types whose values are the same in JSON, and in every format for people."""
 
 
+_WILDCARDS = re.compile(r"[*?[]")
+
+
 class Failure(Exception):
     """A query that fails, in one line that holds no value of any row."""
 
@@ -41,13 +44,23 @@ def hides(relation: dict[str, Any]) -> bool:
     return bool((relation["masked"] or relation.get("without")) and relation["files"])
 
 
+def apart(relation: dict[str, Any]) -> bool:
+    """Returns whether the process of `masking` reads a relation's files: those that hide something, or are patterns.
+
+    Only an engine that may list folders can tell such a file from others that match its path.
+    """
+    return hides(relation) or any(map(_WILDCARDS.search, relation["files"]))
+
+
 def settings(job: dict[str, Any]) -> dict[str, str | bool | int | float | list[str]]:
     """Returns the settings of an engine that loads nothing and stays within the job's memory."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "allow_community_extensions": False,
+        # those are read from the user's home folder
         "allow_persistent_secrets": False,
+        # a name in the statement must not mean a variable of this process
         "python_enable_replacements": False,
         "memory_limit": f"{job['memory']}B",
         "temp_directory": job["temporary"],
@@ -61,7 +74,20 @@ def settings(job: dict[str, Any]) -> dict[str, str | bool | int | float | list[s
 def read(relation: dict[str, Any]) -> str:
     """Returns the table function that reads a relation's files unchanged."""
     places = f", filename = {identifier(FILE)}, file_row_number = true" if relation.get("places") else ""
-    return f"read_parquet([{', '.join(map(literal, relation['files']))}], hive_partitioning = false{places})"
+    # a path is a pattern to the engine: in that of a lake in `a[1]` it would read files of `a1`
+    files = [literal(_pattern(path)) for path in relation["files"]]
+    # a folder of the path that is named `k=1` must not become a column
+    return f"read_parquet([{', '.join(files)}], hive_partitioning = false{places})"
+
+
+def _pattern(path: str) -> str:
+    """Returns the pattern that only this path matches."""
+    return _WILDCARDS.sub(r"[\g<0>]", path)
+
+
+def _named(relation: dict[str, Any], text: str) -> str | None:
+    """Returns the first of a relation's files that an engine's message names, as a path or as a pattern."""
+    return next((path for path in relation["files"] if path in text or _pattern(path) in text), None)
 
 
 def allowed(relation: dict[str, Any]) -> str:
@@ -95,8 +121,7 @@ def select(relation: dict[str, Any], source: str) -> str:
 
 def unreadable(error: Exception, relation: dict[str, Any]) -> str:
     """Returns one line for a relation with unreadable files."""
-    text = str(error)
-    named = next((path for path in relation["files"] if path in text), None)
+    named = _named(relation, str(error))
     where = f"{relation['name']}, file {named}" if named else f"{relation['name']}"
     return (
         f"Cannot read {where}: expected a Parquet file with the table's columns, "
@@ -133,7 +158,6 @@ def run_time_failure(error: Exception, job: dict[str, Any]) -> str:
     if hint is not None:
         return "The query failed: " + hint.format(memory=f"{job['memory'] // 1_000_000:,} MB")
     for relation in job.get("relations", ()):
-        for path in relation["files"]:
-            if path in text:
-                return f"The query failed: {relation['name']}: cannot read {path}. Run `stedi audit`."
+        if path := _named(relation, text):
+            return f"The query failed: {relation['name']}: cannot read {path}. Run `stedi audit`."
     return f"The query failed while it ran, with {kind_of(error)}; its words may hold data and are left out."
