@@ -85,6 +85,7 @@ class Limits:
     spill: str = "10GB"
 
     def __post_init__(self) -> None:
+        # `not ... > 0` refuses NaN, too
         if not self.seconds > 0 or self.seconds > 1e6:
             raise QueryRefused(f"A query's seconds: expected more than 0 and at most 1,000,000, found {self.seconds}.")
         if self.threads is not None and not 0 < self.threads <= 1024:
@@ -143,6 +144,7 @@ def run(
     try:
         judged = worker.judgement()
         named = _named(judged.tables, relations(judged.tables) if callable(relations) else relations)
+        # only what the statement names: the process is told of no other file
         given = [named[name] for name in sorted(judged.tables)]
         worker.give(given, judged.columns)
         left_out = LeftOut(
@@ -288,6 +290,7 @@ class _Tally:
     def __init__(self, ended: Ended = lambda how, rows: None) -> None:
         self._ended = ended
         self.rows = 0
+        # what it is unless something else is known: an interrupt, or a reader that was dropped
         self.how = "stopped"
 
     def fails(self, error: BaseException) -> None:
@@ -336,6 +339,7 @@ class _Worker:
         try:
             # The engine's error output may contain data, so stderr is a file that nobody else reads.
             self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            # not through the pipe with the rest: the process needs it before it can read a job
             words = [str(sandbox), str(sandbox.parents[2])]
             self._process = isolation.start(words, folder, errors=self._errors, alone=True)
         except BaseException:
@@ -350,6 +354,7 @@ class _Worker:
 
     def _tell(self, what: object) -> None:
         assert self._process.stdin is not None
+        # the process has ended already; its error comes with the next line that is read
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(what).encode() + b"\n")
             self._process.stdin.flush()
@@ -443,6 +448,7 @@ class _Worker:
         """Waits until the worker has ended and raises its error if it has not written every row."""
         if not self._end.alive:
             raise QueryFailed("The query was closed before its last row.")
+        # until its exit code is known
         self._tally.how = "failed"
         try:
             # it has closed its output, so that it has no more to do than to end
@@ -502,6 +508,7 @@ def _folder(temporary: Path | None) -> str:
 
 def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int, tally: _Tally) -> None:
     """Ends a worker, which may have ended already, and removes its files."""
+    # killed, not asked: an engine in the middle of a value does not notice a request
     if process.poll() is None:
         process.kill()
     process.wait()
@@ -512,5 +519,7 @@ def _end(process: subprocess.Popen[bytes], errors: Any, folder: str, held: int, 
         process.stdout.close()
     errors.close()
     shutil.rmtree(folder, ignore_errors=True)
+    # after the folder: as long as it is held, maintenance does not remove it as well
     os.close(held)
+    # last: what the callback raises leaves neither a process nor a file
     tally.end()

@@ -57,6 +57,7 @@ class Reader:
                 with self._lock:
                     socket.send_fds(self._line, [bytes([number])], [writing])
             finally:
+                # the other process has a copy: as long as this one is open, the stream has no end
                 os.close(writing)
             yield from pa.ipc.open_stream(source)
             if source.read(len(_WHOLE)) != _WHOLE:
@@ -91,6 +92,7 @@ def start(job: dict[str, Any]) -> Reader:
     It ends when the line is closed, so with the process that asks. Call it while this process has one thread.
     """
     ours, theirs = socket.socketpair()
+    # before there is an engine: its threads would not exist in the fork, but their locks would
     if os.fork():
         theirs.close()
         return Reader(ours)
@@ -107,6 +109,7 @@ def start(job: dict[str, Any]) -> Reader:
     except Exception as error:
         _say(scans.run_time_failure(error, job))
     finally:
+        # a fork must not run what its parent has registered for the end
         os._exit(code)
 
 
@@ -123,6 +126,7 @@ def _serve(line: socket.socket, job: dict[str, Any]) -> None:
         if not message or not pipes:
             return
         arguments = (con.cursor(), job["relations"][message[0]], pipes[0], job)
+        # one for each scan: an engine that joins two of them needs rows of both by turns
         threading.Thread(target=_stream, args=arguments, daemon=True).start()
 
 

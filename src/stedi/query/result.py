@@ -188,6 +188,7 @@ class Result:
             raise _gone("batch by batch")
         with self:
             table = self.reader().read_all()
+        # beyond that only as long as the caller holds it
         self._table = table if table.nbytes <= KEPT else None
         self._seen = weakref.ref(table)
         return table
@@ -268,6 +269,7 @@ class Result:
     def _first(self) -> tuple[list[pa.RecordBatch], bool]:
         """Returns batches with the first rows, which readers still get, and whether there are more."""
         held = sum(batch.num_rows for batch in self._ahead)
+        # one row more than is shown tells that there are more
         while held <= SHOWN:
             try:
                 batch = self._source.read_next_batch()

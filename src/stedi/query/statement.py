@@ -98,6 +98,7 @@ def judge_condition(sql: str) -> Judgement:
 
 def condition(table: str, where: str, columns: str, limit: int) -> str:
     """Returns the SELECT of columns of at most so many of a table's rows that meet a condition."""
+    # on lines of its own: a comment at the end of the condition must not swallow the parenthesis
     return f"select {columns} from {table} where (\n{where}\n) limit {limit}"
 
 
@@ -134,6 +135,7 @@ def _parse(sql: str) -> tuple[dict[str, Any], frozenset[str]]:
             "select json_serialize_sql(?::varchar, skip_null := true, skip_empty := true, skip_default := true)", [sql]
         ).fetchone()
         views = con.execute(
+            # a WITH of such a name, misread, would find the engine's own view
             "select view_name from duckdb_views() where internal and schema_name <> 'information_schema'"
         ).fetchall()
     assert row is not None
@@ -317,6 +319,7 @@ class _Walk:
         catalog, schema, name = (folded(str(node.get(k, ""))) for k in ("catalog_name", "schema_name", "table_name"))
         if "at_clause" in node:
             raise QueryRefused(f"{_ALLOWED}; AT is not allowed. Use `stedi query --at`.")
+        # `recurring` is DuckDB's name for all rows that a recursive WITH has so far
         if catalog or schema not in ("", SCHEMA, "recurring"):
             raise QueryRefused(f"{_ALLOWED}; the only schema is {shown(SCHEMA)}.")
         self._relations.add(name)

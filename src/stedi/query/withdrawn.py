@@ -47,6 +47,7 @@ def left_out(
         return {}
     catalog, key, found = context.catalog, context.key(), {}
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
+        # the records of now, whatever moment the query asks for
         engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
         # of each spelling the last records alone: the last ones of each customer are among them
         records = engine.stream(
@@ -81,6 +82,8 @@ def taken_out(
         found: dict[str, set[str]] = {}
         for path, person in engine.stream(
             f"select distinct filename, {PERSON} from {read} "
+            # whoever has left the table that all others follow, not whoever has lost this file's rows: those may lie
+            # elsewhere
             f"where {PERSON} not in (select {PERSON} from customers_trusted)"
         ):
             found.setdefault(path, set()).add(person)
