@@ -113,6 +113,7 @@ def _agreements(engine: DuckDB, now: int) -> None:
     agrees = f"c.lastUpdateDate <= {now} and c.shareWithResearchAsOfDate >= {INSTANT_BEGIN}"
     engine.materialize(
         "said",
+        # a record from the future speaks as of now: it can only refuse, see `agrees`
         f"select a.normal as customer, least(c.lastUpdateDate, {now}) as moment, "
         f"case when bool_and(coalesce({agrees}, false)) then max(c.shareWithResearchAsOfDate) end as since, "
         f"least(min(c.registrationDate), min(c.lastUpdateDate), {now}) as registered "
@@ -129,6 +130,7 @@ def _agreements(engine: DuckDB, now: int) -> None:
         "from following where since is not null), lasting as (select *, max(until) over w as reached "
         f"from each where since < until and since <= {now} "
         "window w as (partition by customer order by moment rows between unbounded preceding and 1 preceding)), "
+        # a consent that begins when an earlier one still lasts, or ends, continues it
         "apart as (select *, sum(case when since <= reached then 0 else 1 end) over "
         "(partition by customer order by moment) as turn from lasting) "
         "select customer, turn, min(since) as since, max(until) as until from apart group by all",
@@ -172,6 +174,7 @@ def _periods(counts: Mapping[date, Mapping[str, int]], by: By, today: date) -> I
         consenting += found["joined"] - found["withdrew"]
         more = (found[name] for name in ("joined", "rejoined", "withdrew", "erased"))
         yield Period(start, start, known, consenting, *more)
+        # 31 days after the first of a month lie in the next one, whatever its length
         start = _start(start + timedelta({"day": 1, "week": 7, "month": 31}[by]), by)
 
 

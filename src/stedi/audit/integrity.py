@@ -103,6 +103,7 @@ def check_files(
             before = catalog.listed().get(name)
             table = _Table(root, name, before, partial(progress, f"check {name}"))
             mine = table.checks(workers or Threads(threads or os.cpu_count() or 1), files=files)
+            # what looks like damage can be a commit or an expiry in between
             if not any(check.found for check in mine) or catalog.listed().get(name) == before:
                 break
         checks += mine
@@ -188,6 +189,7 @@ class _Table:
                 if snapshot.summary.get(f"total-{what}", str(found)) != str(found):
                     total = f"{what} of {snapshot.total(what)} in snapshot {snapshot.id}"
                     yield Violation(self._shown(snapshot.manifest_list), total, str(found))
+        # a file that a snapshot of the lake uses as well must have its checksum
         self._theirs -= ours
 
     def _sizes(self) -> Iterator[Violation]:
@@ -203,6 +205,7 @@ class _Table:
         """Yields files in use whose bytes have changed or that have no checksum."""
         recorded = checksums.expected(self._folder, self._used)
         paths = tuple(self._used)
+        # every so many-th file: neighbours in the list are of one kind, and so of one size
         count = min(len(paths), _LOOKS * workers.slots)
         parts = workers.map(_digests, [paths[number::count] for number in range(count)], self._progress)
         found_of = {path: found for part in parts for path, found in part}

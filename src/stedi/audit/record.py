@@ -185,6 +185,7 @@ def _record(found: Mapping[str, Any]) -> AuditRecord:
 def _moved(found: TableState, looked_at: int | None) -> bool:
     """Returns whether a table's rows differ from those of a snapshot; compaction does not change rows."""
     if found.current is None:
+        # a table that had rows and has none has changed
         return bool(looked_at)
     later = found.since(looked_at) if looked_at else None
     return later is None or not all(snapshot.keeps_rows for snapshot in later)

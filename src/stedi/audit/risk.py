@@ -13,6 +13,7 @@ from stedi.engines.duckdb import DuckDB
 TABLE = "machine_learning_curated"
 
 _MOMENT = "epoch_ms(sensorReadingTime)"
+# `+ 0` makes 0 of -0, which hashes differently
 _VALUES = "distanceFromObject // 10, round(x) + 0, round(y) + 0, round(z) + 0"
 _LEVELS: tuple[tuple[str, str, str], ...] = (
     ("times", "exact", _MOMENT),
@@ -87,6 +88,7 @@ def _exposure(engine: DuckDB, known: str, resolution: str, value: str) -> Exposu
         "shown", f"select distinct person, {value} as value from {TABLE} join people using (customer_id)"
     )
     [(by_one,)] = engine.rows(
+        # a value in one row of `shown` is one person's: its rows are distinct by person and value
         "select count(distinct person) from (select min(person) as person from shown group by value "
         "having count(*) = 1)"
     )

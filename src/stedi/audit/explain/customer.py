@@ -126,6 +126,7 @@ def explain(context: Context, key: Key, address: str, now: int) -> Explanation:
     """
     states, config, root = context.catalog.tables(), context.config, context.root
     customer_id, normal = key.customer_id(address), expected.normal(address)
+    # by all that has landed, whether a build has seen it or not; the session binds the tables itself
     base = AsOf({}, now, config.readings == "since-consent")
     with subjects.session(context, states) as engine:
         subjects.work_out(engine, root, key, {normal: customer_id}, base)
@@ -191,6 +192,7 @@ def _left_out(engine: DuckDB, who: str, records: int, *, consents: bool) -> Iter
     ]
     yield from (LeftOut(table, reason, rows) for table, reason, rows in counts if rows)
     # the owner is checked first: this customer's consent does not matter for readings of another customer
+    # of a reading that is due only the repetitions are left out, of others every delivery
     for reason, shared_by, rows in engine.rows(
         f"select case when owner <> {who} then {literal(Reason.ANOTHERS)} else {STEP_REASON} end as reason, "
         f"case when owner is distinct from {who} then claimants else 0 end as shared_by, "
@@ -248,6 +250,7 @@ def _is_other(engine: DuckDB, who: str, table: str) -> bool:
 
 def _quarantined(engine: DuckDB, normal: str) -> Iterator[InQuarantine]:
     """Yields the records in quarantine whose bytes contain an address, as plain text or with JSON escapes."""
+    # alone, not as a part of a longer address: somebody else's record would be listed
     whole = re.compile(rf"(?<![\w.+-]){re.escape(normal)}(?![\w-])(?!\.\w)")
     for sha256, offset, feed, reason, raw in engine.stream(
         'select sha256, "offset", feed, reason, raw from quarantine order by file, sha256, "offset"'

@@ -103,6 +103,7 @@ def chosen(table: str, where: str, seen: Run, whole: Run) -> tuple[Sequence[Row]
     """
     if table not in ZONES:
         raise UsageError(f"expected one of {', '.join(ZONES)}, found another; see `stedi tables`", argument="table")
+    # one more than is explained tells that there are more
     places = seen(statement.condition(table, where, f"{FILE}, {ROW}", LIMIT + 1))
     if not places:
         return [], False
@@ -175,6 +176,7 @@ def _below(
 ) -> Iterator[Why]:
     wanted = {str(row["customer_id"]) for row in rows}
     # a pseudonym cannot be undone: each landed address is tried
+    # one address at a time: those of all customers need not fit into memory
     emails = engine.stream("select distinct email from every_customers_landing")
     customers = {normal(email): id_ for (email,) in emails if (id_ := key.customer_id(email)) in wanted}
     subjects.work_out(engine, root, key, customers, AsOf({}, now, since_consent))
@@ -279,4 +281,5 @@ _TRACES: Mapping[str, Trace] = {
 
 
 def _ms(moment: datetime) -> int:
+    # `timestamp()` is a float, just below or above the millisecond
     return round(moment.timestamp() * 1000)

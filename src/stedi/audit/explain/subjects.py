@@ -90,6 +90,7 @@ def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str],
     engine.materialize(
         "customers_landing", f"select * from every_customers_landing where email in ({emails}) or {shared}"
     )
+    # with the other claimants of their devices: whose motion it was decides whose the reading is (rule 6)
     near = {expected.normal(email) for (email,) in engine.rows("select distinct email from customers_landing")}
     users = listed(spelled(engine, "every_accelerometer_landing", "user", near | customers.keys()))
     engine.materialize("accelerometer_landing", f'select * from every_accelerometer_landing where "user" in ({users})')

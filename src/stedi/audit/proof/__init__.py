@@ -154,6 +154,7 @@ class _Work:
             of_table = violations.people(engine, name, tallied=name in tallied) | work[name]()
             if name in _READINGS:
                 of_table["identifiers"] = violations.identifiers(engine, name)
+            # once for all tables: persons and pseudonyms are the same for each
             if name == "customers_trusted":
                 of_table["pseudonyms"] += violations.keys(engine)
             counts.update({(check, name): rows for check, rows in of_table.items()})
@@ -169,6 +170,7 @@ class _Work:
 
     def _bind(self, base: AsOf) -> None:
         for name in FEEDS:
+            # not what `ledger` has bound: files are judged as they landed, tables as they were built
             snapshot = self._states[name].snapshot(base.feeds.get(name))
             self._engine.bind_files(name, self._catalog.files(self._states[name], snapshot) if snapshot else ())
         for name in BELOW:

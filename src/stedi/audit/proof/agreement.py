@@ -27,6 +27,7 @@ _CONSENTING = (
     "(select p.address, k.person, k.since from persons as p join known as k on p.person = k.person and k.consents)"
 )
 _ALWAYS = -(1 << 63)
+"""A first moment that no reading is before."""
 _MOTION = ("moment", "x", "y", "z")
 _STEP = ("moment", "distance")
 _TRAINING = ("moment", "distance", "x", "y", "z")
@@ -116,6 +117,7 @@ def _motions(engine: Engine, base: AsOf) -> None:
         "motions_landed as l on k.person = l.who left join rows_of_accelerometer_trusted as f "
         "on k.customer_id = f.customer_id where k.consents",
     )
+    # by what has landed, not by what is published
     engine.materialize("curated", "select person from motions_compared where counted > 0")
     engine.materialize("motion_sums", "select * from motions_compared where agrees")
     # only these are joined row by row
@@ -124,6 +126,7 @@ def _motions(engine: Engine, base: AsOf) -> None:
     engine.view(
         "counted_motions",
         "select person, moment, x, y, z from motions where in_time and landed > 0 union all "
+        # where the sums agree, the published rows are the expected ones, already distinct
         'select k.person, epoch_us(t."timestamp"), t.x + 0, t.y + 0, t.z + 0 from accelerometer_trusted as t '
         "join (select k.customer_id, k.person from known as k join motion_sums as s on k.person = s.person) as k "
         "on t.customer_id = k.customer_id",

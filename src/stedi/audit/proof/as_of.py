@@ -58,6 +58,7 @@ def base(states: Mapping[str, TableState], name: str) -> AsOf:
             if read in FEEDS:
                 feeds[read] = _later(states[read], feeds.get(read), snapshot_id)
             elif read in states and snapshot_id not in seen:
+                # tables have inputs in common; each is followed once
                 seen.add(snapshot_id)
                 found = states[read].snapshot(snapshot_id)
                 todo += [found] if found else []
@@ -100,6 +101,7 @@ def due(states: Mapping[str, TableState], now: int, policy: str) -> tuple[str, .
         now: The clock, epoch milliseconds.
         policy: The policy of the settings, as builds record it.
     """
+    # not asked of `transform.planning`: the proof shares no code with the build
     found = []
     for name in BELOW:
         current = states[name].current
@@ -126,6 +128,7 @@ def settled(states: Mapping[str, TableState], pending: Iterable[str]) -> dict[st
     found = {}
     for name, state in states.items():
         if ZONES.get(name) == "landing":
+            # a landing is in all of its tables or, to the proof, in none
             history = (s for s in state.history() if s.summary.get("stedi.batch") not in batches)
             snapshot = next(history, None)
             if snapshot is not None:

@@ -22,6 +22,7 @@ Claimants = Callable[[str], int]
 """Returns the number of claimants of a serial number who are not customers of landing; they own no readings."""
 
 _FIRST_INSTANT = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1000
+"""Rule 3: a smaller number is no instant. Seconds in the place of milliseconds would be in 1970."""
 _BIRTHDAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 _RANKED = {
@@ -67,9 +68,11 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
         {"normal": "varchar", "customer_id": "varchar", "unseen": "boolean"},
         _Identity(key),
     )
+    # numbered by the normal form, not by the pseudonym: `violations.keys` compares the two
     engine.materialize("persons", "select address, customer_id, unseen, number(normal) as person from addresses")
     engine.map_rows(
         "birthdays",
+        # each text once: Python reads them, and many people share a birthday
         "select distinct birthDay as text from customers_landing where birthDay is not null",
         {"born": "date"},
         _born,
@@ -165,6 +168,7 @@ def devices(engine: Engine, further: Claimants) -> None:
     )
     engine.materialize(
         "claimed",
+        # an erased claimant counts, and makes nobody the only one
         "select d.serial, count(c.person) + max(d.further) as claimants, "
         "case when count(c.person) = 1 and max(d.further) = 0 then min(c.person) end as sole "
         "from devices as d left join claims as c on d.serial = c.serial group by d.serial",
@@ -186,6 +190,7 @@ def steps(engine: Engine, base: AsOf, *, among: str = "devices") -> None:
     engine.materialize(
         "delivered",
         "select serial, moment, distance, sum(l)::integer as landed, sum(f)::integer as found, min(person) as low, "
+        # the same reading under two people has two ends here, and is one person's where both are equal
         "max(person) as high from (select d.serial, s.sensorReadingTime * 1000 as moment, s.distanceFromObject as "
         "distance, 1 as l, 0 as f, null as person from step_trainer_landing as s "
         f"join {among} as d on s.serialNumber = d.serialNumber "

@@ -158,6 +158,7 @@ def motions(engine: Engine) -> Reconciliation:
         "select coalesce(sum(early), 0), coalesce(sum(again), 0), coalesce(sum(found), 0) from "
         "(select case when in_time then 0 else landed end as early, "
         "case when in_time and landed > 0 then landed - 1 else 0 end as again, found from motions "
+        # where the sums agree, `found` is also how many distinct readings are in time
         "union all select landed - timely, timely - found, found from motion_sums)"
     )
     return Reconciliation(
@@ -179,6 +180,7 @@ def steps(engine: Engine) -> Reconciliation:
         engine.rows(
             f"select {STEP_REASON} as kind, sum(n) from (select claimants, movers, owner, consents, curated, in_time, "
             "case when due then landed - 1 else landed end as n from steps where landed > 0 union all "
+            # a device whose sums agree stands twice: its readings from before consent, and its repetitions
             "select claimants, movers, owner, consents, curated, false, landed - timely from step_sums union all "
             "select claimants, movers, owner, consents, curated, true, timely - found from step_sums) group by kind"
         )
@@ -209,6 +211,7 @@ def training(engine: Engine) -> Reconciliation:
         "select coalesce(sum(t.n), 0)::bigint from rows_of_machine_learning_curated as t join known as k "
         "on t.customer_id = k.customer_id where k.consents"
     )
+    # the rows that differ tell how many there should be: all others are as wanted
     [(wanted,)] = engine.rows(f"select {found} + coalesce(sum(wanted - found), 0) from unequal")
     return Reconciliation(
         "machine_learning_curated",

@@ -29,6 +29,7 @@ _TEXTS = ("customerName", "email", "phone", "birthDay", "serialNumber")
 _NAMING = ("customerName", "phone", "birthDay")
 """The columns besides the address that identify a person directly."""
 _ADDRESS = re.compile(r"[^\t\n\f\r @]@[^\t\n\f\r @]+\.[^\t\n\f\r @]")
+"""A text that has the form of an address in it, also beside other words."""
 _PSEUDONYM = "[0-9a-f]{32}"
 
 
@@ -136,6 +137,7 @@ def steps(engine: Engine) -> Counts:
     """Counts step trainer readings that never landed, must be withheld, have another owner, or are otherwise wrong."""
     kinds = dict(
         engine.rows(
+            # of a reading under several people the owner's row is right, and the others are wrong
             "select kind, sum(case when kind = 'distinct' or (kind = 'owner' and owner in (low, high)) then found - 1 "
             "else found end) from (select found, owner, low, high, "
             "case when landed = 0 then 'landed' when claimants > 1 and movers <> 1 then 'withheld' "
@@ -155,6 +157,7 @@ def training(engine: Engine) -> Counts:
     A row belongs to one person if the customer owns a landed step reading with this distance, and a landed
     accelerometer reading with these values, both at exactly this moment.
     """
+    # only of rows that differ is it asked why
     engine.materialize(
         "unequal",
         "select person, moment, distance, x, y, z, sum(e) as wanted, sum(f) as found from (select s.person, "
@@ -205,6 +208,7 @@ def search(engine: Engine, name: str, files: Iterable[DataFile]) -> None:
         name: The table.
         files: Its files; every text column in them is searched, even one that the schema does not have.
     """
+    # every row has a pseudonym, which `people` judges; without it, few texts remain to be searched
     engine.text_values("texts", files, but=_PSEUDONYM)
     columns = {"normal": "varchar", "addresses": "boolean"}
     engine.map_rows(f"texts_in_{name}", "select field, value, n from texts", columns, _looked_at)
