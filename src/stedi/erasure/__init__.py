@@ -111,6 +111,7 @@ def erase(
         key_change.refuse_other(root, context.config.key_fingerprint)
         journal.finish(catalog, root / "pending", lambda: key)
         left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
+        # one file tells what is under way: the older erasure ends before another begins
         if left is not None:
             done.append(_Erasure(context, key, left, progress, workers, engine).finish())
         if addresses:
@@ -203,6 +204,7 @@ def _is_whole(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     with open(path, "rb") as stream:
+        # a writer adds the footer, with this mark, when all rows are there
         stream.seek(max(0, path.stat().st_size - 4))
         return stream.read() == b"PAR1"
 
@@ -240,6 +242,7 @@ def again(
     for entry in erased:
         then[entry.id] = replace(tombstones.from_json(entry.content["tombstones"]), erasures={}, ended=frozenset())
     receipts_then = [entry.content["receipt"] for entry in erased]
+    # as of then: data that came after it are of a person who has come back
     began = min(datetime.fromisoformat(receipt["began"]) for receipt in receipts_then)
     known = tombstones.read(root, key)
     for stones in then.values():
@@ -312,6 +315,8 @@ class _Erasure:
         remove.remove(self._catalog, found.taints("customers_landing") - current)
         self._remove_versions()
         receipt = self._signed()
+        # in this order: the entry contains the receipt, and the file of what is under way goes last, so that all is
+        # repeated
         self._append_to_journal(receipt)
         known = tombstones.read(self._root, self._key)
         tombstones.write(self._root, self._key, known | Tombstones(ended=frozenset({receipt["id"]})))
@@ -365,12 +370,14 @@ class _Erasure:
             heads = {name: state.current.id for name, state in subject_rows.states.items() if state.current}
             self._keep(found=found, heads=heads)  # from here on it will happen
         known = before | found.tombstones
+        # before anything is removed: after a crash a landing must not take the same records again
         tombstones.write(root, key, known)
         moments = (
             frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
         )
         self._progress("rewrite delivered files", None) if self._pending.inbox else None
         temporary = durable.scratch(root) / self._pending.run
+        # only beside the old files: these are replaced when the ledger knows the new contents
         rewritten, kept = deliveries.rewrite(
             self._pending.inbox, subject_rows.traces, frozenset(moments), root, temporary, engine
         )
@@ -391,12 +398,14 @@ class _Erasure:
         for number, name in enumerate(names):
             self._progress(f"remove from {name}, {number + 1} of {len(names)}", number / len(names))
             removed[name] = work.table(name, rewritten if name == "landed_files" else ())
+        # after the ledger, or the next landing would take the new contents for new deliveries
         replaced, more = deliveries.replace(rewritten)
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}
         evidence = found.taints("customers_landing") - current
         self._progress("remove what nothing uses", None)
         remove.remove_orphans(catalog, evidence)
         remote.remove_seen(root)
+        # deleted rows stay in the pages of the catalog's file
         catalog.vacuum()
         held = remove.clear(root, keeping=self._pending.run)
         gone: dict[str, Any] = {
@@ -459,6 +468,7 @@ class _Erasure:
             for place in places[1:] if s3.is_remote(self._root) else places:
                 try:
                     count += s3.remove_versions(remote.plain_part(place))
+                # of an inbox; those of the lake itself must go, or the erasure has not ended
                 except OSError:
                     self._leave(str(place), "its older versions cannot be removed")
             self._keep(scanned={**(self._pending.scanned or {}), "versions": count})
@@ -567,6 +577,7 @@ def _known(root: Path, before: Tombstones, people: Collection[str], found: Found
     erased, never = set(before.people), set()
     met = set(found.known or ())
     for receipt in receipts.listed(root):
+        # receipts of earlier versions do not tell who was unknown
         missing = receipt.get("unknown")
         unmet = {mark for mark in missing if isinstance(mark, str)} if isinstance(missing, list) else set()
         never |= unmet

@@ -70,6 +70,7 @@ def texts(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
         yield os.readlink(path)
         return
     with _opened(path) as base:
+        # the bytes first: of a file that cannot be decoded they are searched all the same
         yield from _pieces(base, latin=latin)
         try:
             yield from _unpacked_streams(base, latin=latin)
@@ -105,6 +106,7 @@ def _unpacked_streams(base: BinaryIO, *, latin: bool) -> Iterator[str]:
         except Exception as error:
             damage = error
     if chain:
+        # inside may be what cannot be read as a stream, such as an archive
         content = next(decoding.start(_layer(base, chain), decoding.MOST), b"")
         for layer in list(decoding.layers(content))[1:]:
             yield from decoding.plain(layer, latin=latin)
@@ -167,6 +169,7 @@ def _in_avro(stream: BinaryIO) -> Iterator[str]:
 def _in_sqlite(path: Path) -> Iterator[str]:
     """Yields the values of a database, one per line."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        # texts of other programs need not be UTF-8
         connection.text_factory = bytes
         for name, kind, sql in connection.execute("select name, type, sql from sqlite_master").fetchall():
             yield "\n".join(values(part) for part in (name, sql))

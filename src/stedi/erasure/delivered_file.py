@@ -104,9 +104,11 @@ def rewrite_beside(file: Delivered, place: Path, judge: Judge, tag: str) -> Rewr
     """Rewrites a file if it has to be, beside it; `place` is where it was delivered to."""
     name = name_without(place, judge.traces)
     with local.open_regular(file.path, file.name) as raw:
+        # taken before anything is read: a change at any later moment shows
         seen = local.fingerprint(raw.fileno())
     before = _digest(file.path)
     cuts: list[_Cut | _Edit] = []
+    # most files mention nobody, and are not parsed
     if any(judge.suspects(text) for text in _text_pieces(file)):
         cuts = list(_removed_ranges(file, judge))
     if not cuts and name == place.name:
@@ -163,6 +165,7 @@ def _write(file: Delivered, new: Path, cuts: Sequence[_Cut | _Edit]) -> None:
             if cuts:
                 _copy(reader.decompressed(raw, file.name), cuts, form, out)
             else:
+                # only the name changes: the bytes stay as they were compressed
                 shutil.copyfileobj(raw, out, _PIECE)
             out.flush()
             with suppress(OSError):  # only root gives files away
@@ -193,6 +196,7 @@ def _removed_ranges(file: Delivered, judge: Judge) -> Iterator[_Cut | _Edit]:
                 continue
             if going:
                 objects = closing == b"}" and record.raw[:1] == b"{"
+                # between `}` and `{` no reader needs a separator
                 yield _Cut(before, start, tuple(going), separate=not objects)
                 going = []
             if isinstance(found, Cut):

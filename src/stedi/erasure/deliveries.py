@@ -164,8 +164,10 @@ class _Inbox:
             return
         if written is not None:
             self.done.append(written)
+            # what was written is not believed: somebody else's record may still mention them
             found = self._look(written.new, self._traces)
         elif found == ELSEWHERE:
+            # found by a shared device's number alone, which is no trace of anybody
             found = self._look(file.path, self._traces)
         if found is not None:
             self.leave(file.name, MENTIONED if found == ELSEWHERE and file.delivered is not None else found)
@@ -198,6 +200,7 @@ def _files(paths: Sequence[str], root: Path, temporary: Path, work: _Inbox) -> I
             yield _File(file.path, file.path, file, file.name)
         elif file.failed and file.why != local.ARCHIVED and not file.why.startswith(("a folder without", "matches")):
             work.leave(file.name, file.why)
+    # the new files lie in the same folders
     taken.update(os.fspath(file.new) for file in work.done)
     avoid = None if inside else os.path.realpath(root)
     for argument in here:
@@ -259,6 +262,7 @@ def _everything(argument: str, avoid: str | None, work: _Inbox) -> Iterator[tupl
                     yield path, name
                 else:
                     work.passed(name)
+            # somebody has taken it away meanwhile
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -320,6 +324,7 @@ def _replaced(file: Rewritten) -> bool:
     if not same:
         discard([file])
         return False
+    # first in the old one's place: killed before the next line, only the name is left for another attempt
     os.replace(file.new, file.path)
     if file.to != file.path:
         os.replace(file.path, file.to)

@@ -84,9 +84,11 @@ class Devices:
         moments = engine.stream("select serialNumber, moment from erased_moments")
         marks = frozenset(tombstones.moment(key, number, at) for number, at in moments)
         if known is not None:
+            # of an erasure that is begun anew: part of its rows may be gone already
             self._moments_known(known)
         if then is not None:
             self._moments_barred(then)
+        # of shared devices only what was read at these moments leaves: the rest is somebody else's, or withheld
         among = "select serialNumber from erased_serials union select serialNumber from erased_moments"
         self._keep("step_trainer_landing", "serialNumber", among, SUBJECT_STEPS)
         return Tombstones(self._until(people, started), self._claims(), self._last_read(started), marks) | (
@@ -254,6 +256,7 @@ class Devices:
             "select c.serialNumber, count(*) from claimed as c inner join erased_serials as e "
             "on c.serialNumber = e.serialNumber group by all"
         )
+        # with a single claimant nothing was withheld
         shared = [(number,) for number, count in claimed if count + before.claimants(self._key, number) > 1]
         if not shared:
             return 0
@@ -269,6 +272,7 @@ class Devices:
 
     def _withheld_of_some(self) -> int:
         """Returns how many withheld readings are erased, for serial numbers that others claim too."""
+        # without such a moment no reading of a shared device leaves
         if not self._engine.rows("select 1 from erased_moments limit 1"):
             return 0
         # read others' motions at these moments only: for a device that everybody claims, all motions would be kept

@@ -53,6 +53,7 @@ def reread(catalog: Catalog, traces: Identifiers, judged: Foreign) -> Foreign:
     """
     try:
         return read(catalog, traces)
+    # by now everything is removed: the erasure ends, and its receipt says what was not looked at again
     except (LakeError, OSError, ValueError, sqlite3.Error):
         return replace(judged, unseen=("catalog",))
 
@@ -111,6 +112,7 @@ def _folder(root: Path, location: str) -> list[Path]:
     inside = folder.removeprefix(f"{home}/")
     first, _, rest = inside.partition("/")
     table = rest.partition("/")[0]
+    # what lies in a table's own folder is searched as the lake's, whoever says that it is theirs
     if first in ALL_ZONES.values() and (not table or ALL_ZONES.get(table) == first):
         return []
     return [] if first in _OWN else [root / inside]

@@ -137,6 +137,7 @@ class Identifiers:
         if named is not None and normalise(address) not in named:
             return False
         found = named is not None or tombstones.person(self.key, address) in self.people
+        # hits are always kept, few as they are: `met` tells of them
         if found or len(self._known) < _MOST_KNOWN:
             self._known[address] = found
         return found
@@ -184,6 +185,7 @@ class Identifiers:
 
     def without_foreign(self, text: str) -> str:
         """Returns a text of the lake's catalog without texts of other clients."""
+        # the longest first, since one can be part of another; as text, and as JSON writes it
         for part in sorted(self.foreign, key=len, reverse=True):
             for written in (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]):
                 text = text.replace(written, "")
@@ -230,6 +232,7 @@ def of(records: Iterable[tuple[str | None, ...]], others: Callable[[str], bool])
     """
     found = set()
     for address, *rest in records:
+        # without `@` an address may be any word, which others may have as a name
         if address and ("@" in address or not others(normalise(address))):
             found.add(normalise(address))
         found |= {text for text in (folded(part).strip() for part in rest if part) if text and not others(text)}

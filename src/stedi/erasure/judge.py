@@ -28,6 +28,7 @@ class Judge:
         return (
             self.traces.found(text)
             or any(number in text for number in self._serials)
+            # an escape can hide a number; the record is parsed then
             or ("\\" in text and bool(self._serials))
         )
 
@@ -55,9 +56,11 @@ class Judge:
         named = [value for name, value in members if name.lower() in ("email", "user")]
         if named and all(isinstance(value, str) for value in named):
             theirs = [self.traces.owns(str(value)) for value in named]
+            # two addresses, none of them theirs: the text around them may still tell of somebody
             return all(theirs) if len(named) == 1 or any(theirs) else None
         fields = {name.lower(): value for name, value in members}
         number, at = fields.get("serialnumber"), fields.get("sensorreadingtime")
+        # not `isinstance`: true and false are integers, too
         if not named and isinstance(number, str) and type(at) is int:
             return number in self.traces.numbers or (number, at) in self._moments
         return None

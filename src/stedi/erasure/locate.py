@@ -99,6 +99,7 @@ class SubjectRows:
         self._catalog, self._key, self._people = catalog, key, frozenset(pending.people)
         self._workers, self._before = workers, before
         for name, state in self.states.items():
+            # before anything is read: a copy must not remove the files of its original
             _refuse_elsewhere(state, catalog.folder(name))
             engine.bind_files(name, catalog.files(state))
         self.mentions: dict[str, Mentions] = {name: mentions(state) for name, state in self.states.items()}
@@ -106,12 +107,14 @@ class SubjectRows:
         stood = found.taints("customers_landing") if found else frozenset(pending.evidence)
         current = {file.path: file for file in catalog.files(self.states["customers_landing"])}
         evidence = [DataFile(path, 0, 0) for path in sorted(stood - current.keys()) if s3.at(path).is_file()]
+        # replaced files of their records, from which a second attempt reads what to search for
         self._evidence = () if found else tuple(file.path for file in evidence)
         engine.bind_files("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses()
         self._recovered = found is None and pending.recovered
         self._devices = Devices(engine, key, {name: self._live(name) for name in devices.OWN})
         if found:
+            # the rows that told of their devices may be gone: marks are compared instead
             self.tombstones = found.tombstones
             self._devices.of_tombstones(found.tombstones)
         else:
@@ -161,6 +164,7 @@ class SubjectRows:
                 sums[:] = [sums[0] + accepted, sums[1] + quarantined]
         if any(tainted.values()):  # for removed files nobody can tell whose bounds remain in a manifest
             for name, state in self.states.items():
+                # those are rewritten, not expired, so their other files stay
                 staying = {*state.pins.values(), *([state.current.id] if state.current else [])}
                 tainted[name] = tuple(sorted(self.mentions[name].gone(tainted[name], staying)))
         [(customers,)] = self.engine.rows(
@@ -240,6 +244,7 @@ class SubjectRows:
         found = []
         if "releases" in self.states:
             for release, manifest in self.engine.rows("select release, manifest from releases"):
+                # under the lake that made the release: an adopted copy has releases of its original
                 identifier = subjects.identifier(self._key, json.loads(manifest)["lake"], release)
                 found += [(release, identifier(mark)) for mark in sorted(self._people)]
         self.keep("erased_subjects", ("release", "subject"), found)
@@ -360,6 +365,7 @@ class SubjectRows:
         judge = Judge(self.traces, frozenset(moments))
         staying: dict[tuple[str, int], str] = {}
         for batch in quarantined.batched(self._quarantined(), 4 << 20):
+            # a record that an earlier attempt judged is known by its mark, whatever can still be read in it
             for sha256, at, raw in batch if self.tombstones.records else quarantined.suspected(batch, judge):
                 kept = quarantined.kept(raw, judge, self.tombstones.records)
                 if kept is None:
@@ -482,6 +488,7 @@ class SubjectRows:
             f"count(*) filter (where not ({theirs}) and ({mentioned})) "
             f"from {{files}} where {theirs} or {mentioned} group by all"
         )
+        # `devices` has read these tables already
         if mentioned == "false" and name in devices.OWN:
             return self.engine.rows(sql.format(files=devices.OWN[name]))
         if self._workers is None:  # a task's session would need copies of relations that this session already has

@@ -131,6 +131,7 @@ def read(root: Path, key: Key) -> Pending | None:
             found["tainted"] = {table: tuple(paths) for table, paths in found["tainted"].items()}
             found["counts"] = {sha256: tuple(counts) for sha256, counts in found["counts"].items()}
             found["follows"] = {table: tuple(inputs) for table, inputs in found["follows"].items()}
+            # earlier versions wrote fewer fields, and what they began must end
             found["claims"] = tuple(found.get("claims", ()))
             found["left"] = tuple(found.get("left", ()))
             found["whole"] = tuple(found.get("whole", ()))
@@ -157,6 +158,7 @@ def unended(root: Path, key: Key, known: Tombstones) -> tuple[str, ...]:
     """
     last = max(known.erasures, default=None)
     if last is not None and last not in known.ended and last not in receipts.names(root):
+        # ids begin with the time, so the greatest is the last
         return known.erasures[last]
     if key.version != 1 or tombstones.is_bound(root):
         return ()

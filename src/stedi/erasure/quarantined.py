@@ -61,6 +61,7 @@ def kept(raw: bytes, judge: Judge, erased: Collection[str]) -> bytes | None:
     if moved or traces.owns(owner):
         return None
     kept = tokens.restrung(plain, lambda value: tokens.but(value, owner, traces.masked))
+    # masked so that it is another's record, or is none any more, it is not kept
     if kept is None or tokens.owner(kept) != owner or traces.found(tokens.beside(kept, owner)):
         return None
     return raw if kept == plain else kept.encode()

@@ -49,6 +49,7 @@ def remove_people(context: Context, key: Key, run: str, people: Collection[str],
         held = _held(entry, known) if inside else {}
         news = sorted(known - entry.erased.keys())
         events = [Event(entry.release, ERASED, who, held.get(who), at) for who in news]
+        # before the folder changes: afterwards nobody could tell which files held them
         registry.append(context, events, f"{run} {entry.release} {ERASED}")
         if inside:
             about = {"lake": entry.lake, "at": entry.manifest["created"], "release": entry.release}

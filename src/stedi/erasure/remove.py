@@ -131,6 +131,7 @@ class Removal:
         lineage = {} if ALL_ZONES[name] in ("landing", "released") else self._lineage(name, current)
         main = [] if done else self._tainted(state, current)
         if not done and name == "landed_files" and (self._found.counts or rewritten):
+            # the counts of any row may change, and the ledger is small
             main = list(self._catalog.files(state))
         if not done and (main or rewritten or lineage not in ({}, _properties(current)) or current.id in tainted):
             leaving[current.id] = main
@@ -141,6 +142,7 @@ class Removal:
         folder = self._catalog.folder(name) / "data" / f"{self._run}-{secrets.token_hex(4)}"
         added = dict[int, tuple[DataFile, ...]]()
         for number, (snapshots, files) in enumerate(
+            # the current ledger gets further rows: tags must not share them
             _shared(leaving, apart=current.id if name == "landed_files" else 0)
         ):
             news = rewritten if current.id in snapshots else ()
@@ -152,11 +154,13 @@ class Removal:
             for snapshot in snapshots:
                 added[snapshot] = (*added.get(snapshot, ()), *written)
         refs = {head.id: tuple(pin for pin, of in state.pins.items() if of == head.id) for head in heads}
+        # a tag of a snapshot without them stays where it is
         refs = {head: pins if head in pinned else () for head, pins in refs.items()}
         changes = []
         for head in heads:
             properties = {**(lineage if head.id == current.id else _pinned_summary(head)), ERASURE: self._run}
             if head.id in pinned:
+                # the first time, not that of an erasure in between: `--at` asks for when the rows were current
                 properties[AS_OF] = head.summary.get(AS_OF, str(head.at_ms))
             removed = tuple(file.path for file in leaving[head.id])
             changes.append(Erasing(head.id, added.get(head.id, ()), removed, properties, refs[head.id]))
@@ -264,6 +268,7 @@ class Removal:
         if inputs:
             properties["stedi.inputs"] = json.dumps(inputs, sort_keys=True)
         if name in self._found.claims:
+            # the rows count these people as claimants already: nothing has to be built again for it
             properties.pop(CLAIMS, None)
             properties |= {CLAIMS: self._claims} if self._claims else {}
         if "stedi.customers" in properties:
@@ -368,6 +373,7 @@ def _unlink(paths: Iterable[Path]) -> None:
     folders = {path.parent for path in listed if not s3.is_remote(path)}
     for folder in folders:
         if folder.is_dir():
+            # on disk before the receipt says that they are gone
             durable.sync(folder)
     for folder in folders:
         while folder.parent.name == "data" or folder.parent.parent.name == "data":

@@ -79,7 +79,9 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
             digests.add(entry.digest)
             if entry.what != "reset":
                 found.setdefault(entry.id, entry)
+    # a journal's entry has the tombstones as well, of which a receipt tells only the people
     found = {**{entry.id: entry for entry in kept}, **found}
+    # before anything is written: under another version of the key the marks would match nobody
     other = next((entry for entry in found.values() if entry.version != key.version), None)
     if other is not None:
         raise UsageError(
@@ -93,6 +95,7 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
         signed = (r for r in receipts.listed(root) if receipts.holds(r, key, config.lake_id))
         own = {receipt["id"]: _entry(receipt, key) for receipt in signed}
         own |= {entry.id: entry for entry in known if entry.what == "erasure"}
+        # before records are looked at: by the tombstones one tells who is back
         _mend(context, key, own.values())
         was_older = context.older() is not None
         mine = {*own, *(entry.id for entry in known)}
@@ -107,6 +110,7 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = lam
             if entry.what == "erasure":
                 erasure.keep_receipt(root, key, config.lake_id, entry.content["receipt"])
         withdrawn = [entry for entry in new if entry.what == "withdrawal"]
+        # a restored lake has lost what its own journal still knows
         repeated = [entry for entry in known if entry.what == "withdrawal"] if was_older else []
         progress("land withdrawals again", None)
         said: dict[str, set[int]] = {}
@@ -154,6 +158,7 @@ def _returned(context: Context, key: Key) -> set[str]:
             for batch in engine.batches(f'select "{whose}", min("{since}") from {table} group by all'):
                 marks = tombstones.persons(key, (address for address, _ in batch))
                 for mark, (_, first) in zip(marks, batch, strict=True):
+                    # later data are of a person who has come back, and stay
                     if first is not None and first <= known.people.get(mark, 0):
                         found.add(mark)
     return found

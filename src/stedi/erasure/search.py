@@ -86,6 +86,7 @@ def search_lake(
         workers: The workers that decode the files; by default this process.
     """
     entries, closed = _everything(root, held)
+    # files that the last step removes; `bytes` must not count them
     entries = [entry for entry in entries if entry.path not in without]
     done = Search(bytes=sum(entry.size for entry in entries if entry.kind == "file"))
     done.unopened += [_told(root, path, traces) for path in closed]
