@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,25 @@ class Writer:
         return described(self._path, self._metadata[0], self._columns)
 
 
-def described(path: Path, metadata: Any, columns: Sequence[Column]) -> DataFile:
-    """Returns a file's description from its Parquet metadata."""
-    nulls: dict[str, int] = {}
+def described(path: Path, metadata: Any, columns: Sequence[Column], nulls: Mapping[str, int] | None = None) -> DataFile:
+    """Returns a file's description from its Parquet metadata.
+
+    Args:
+        path: The file.
+        metadata: PyArrow's metadata of it.
+        columns: Its columns.
+        nulls: The nulls of each column, if texts have no statistics; else they are taken from these.
+    """
+    counted: Counter[str] = Counter()
     bounds: dict[str, tuple[Any, Any]] = {}
     for group in range(metadata.num_row_groups):
         for place, column in enumerate(columns):
             found = metadata.row_group(group).column(place).statistics
-            nulls[column.name] = nulls.get(column.name, 0) + found.null_count
+            if nulls is None:
+                counted[column.name] += found.null_count
             # no bounds of texts, which could be addresses
             if column.type in ("long", "double") and found.has_min_max:
                 low, high = bounds.get(column.name, (found.min, found.max))
                 bounds[column.name] = min(low, found.min), max(high, found.max)
     texts = {name: (str(low), str(high)) for name, (low, high) in bounds.items()}
-    return DataFile(str(path), metadata.num_rows, path.stat().st_size, nulls, texts)
+    return DataFile(str(path), metadata.num_rows, path.stat().st_size, dict(counted if nulls is None else nulls), texts)

@@ -22,7 +22,7 @@ MARGIN = 16
 """No token but a string or a number is as long."""
 
 _LONGEST_INTEGER = 400
-"""Digits from which on an integer is `Huge`: a double ends at 309, and converting thousands takes long."""
+"""Digits beyond which an integer is `Huge`: a double ends at 309, and converting thousands takes long."""
 _HUGE = Huge()
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
