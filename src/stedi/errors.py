@@ -188,6 +188,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 _ADDRESS = re.compile(r"""[^\s"'<>=,;:()\[\]/]+@[^\s"'<>=,;:()\[\]/]+\.[^\s"'<>=,;:()\[\]/]+""")
+"""What looks like an address in a message; the punctuation around it stays."""
 
 
 def unnamed(text: str) -> str:

@@ -297,6 +297,7 @@ AFTER: dict[str, Callable[[Path], object]] = {
     "another verdict": quality_of(lambda q: q.update(verdict="fast enough to tell steps")),
     "another quality over all": quality_of(lambda q: q["overall"].update(NumTicks=1)),
     "a field more": manifest(lambda m: m.update(more=1)),
+    "a field more without a value": manifest(lambda m: m.update(more=None)),
     "another recall": recall_file(lambda r: r["drop"].append({"subject": SECOND, "since": SINCE})),
     "no recall": unlink("recall-1.json"),
     "no signature": unlink("manifest.sig"),

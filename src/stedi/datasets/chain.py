@@ -183,7 +183,8 @@ _COUNTED = ("subjects", "rows", "splits", "account", "files", "parent")
 def _differs(manifest: Manifest, base: Manifest, dropped: Mapping[str, str]) -> Iterable[str]:
     """Yields differences of a copy's manifest that do not follow from the signed one."""
     for name in base.plain.keys() | manifest.plain.keys():
-        if name not in _COUNTED and manifest.plain.get(name) != base.plain.get(name):
+        there = (name in manifest.plain, manifest.plain.get(name))
+        if name not in _COUNTED and there != (name in base.plain, base.plain.get(name)):
             yield f"{name}: expected what was signed, found something else"
     if manifest.plain["parent"] != parent(base.plain, base.origin, dropped):
         yield "parent: expected the release that was signed and everybody whom the recalls name, found others"

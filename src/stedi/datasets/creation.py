@@ -86,6 +86,7 @@ def create(
     ):
         progress("find who is in it", 0.0)
         readings = data.bind(engine, context.catalog, tables)
+        # it scans all readings, since no footer has the smallest value: meanwhile this thread looks for people
         exact = beside.submit(matching.exact, second)
         members = _members(context, engine, key, f"{name}@{version}", options, spoken)
         rows = Rows(engine, options, members, readings=readings, exact=exact.result())
@@ -151,6 +152,7 @@ def create(
     where = str(Path(options.labels).absolute())
     # kept outside of the release, which others get; a path can name a person
     if options.labels and not addresses.mentions(where):
+        # after the release: a crash in between costs only the path, and `refresh` asks for it
         registry.append(context, [registry.Event(release.release, registry.LABELS, None, where, datetime.now(UTC))])
     return Release(
         name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,

@@ -216,6 +216,7 @@ class Rows:
             inside = 0
         else:
             self._engine.connection.register("kept", pa.concat_tables(assembly.kept))
+            # the last window that begins before a moment: in however many windows it is, it counts once
             self._within = dict(
                 self._engine.rows(
                     "select m.person, count(*) from moments as m asof join kept as w on m.person = w.person and "

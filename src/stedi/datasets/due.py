@@ -61,6 +61,7 @@ class Allowed:
         self._judged = self._heads()
         states = self._catalog.tables()
         for name in ("customers_landing", "accelerometer_landing"):
+            # every landed record, also those that no build has seen
             engine.bind_files(name, self._catalog.files(states[name]))
         expected.customers(engine, self.key, as_of.AsOf({}, self.now, self.since_consent))
         people = engine.rows("select person, min(address) from persons group by person")
@@ -169,6 +170,7 @@ def labels_of_moments(source: str, spoken: LabelFile) -> str:
         "on i.person = m.person and 2 * i.ms > m.middle group by m.person, m.ms"
     )
     spanned = any(row.end is not None for row in spoken.labels)
+    # the span that began last may have ended before the moment
     label = "case when m.ms < s.ends then s.label end" if spanned else "i.label"
     return (
         f"select m.person, m.ms, {label} as label, coalesce(i.events, 0) as events from ({once}) as m asof left join "

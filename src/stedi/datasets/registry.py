@@ -449,6 +449,7 @@ def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
         raw.encode(),
         digest,
         _at(at),
+        # a model that was noted twice is one
         tuple(dict.fromkeys(texts[MODEL])),
         tuple(event.at for event in listed if event.what == RECALL),
         {str(event.subject): event.at for event in listed if event.what == ERASED},

@@ -62,6 +62,7 @@ def _left(context: Context, key: Key, now: int, engine: DuckDB) -> Left:
     research: list[tuple[str, int, int | None]] = []
     public: list[tuple[str, int, int | None]] = []
     once_research, once_public = set(), set()
+    # all records, judged by the code of the build's own proof: no rule of consent is written a third time
     for email, updated, share, shared in engine.stream(
         "select email, lastUpdateDate, shareWithResearchAsOfDate, shareWithPublicAsOfDate from customers_landing"
     ):
@@ -101,6 +102,7 @@ def stale(context: Context, key: Key, now: int, releases: Iterable[Entry] | None
         found = {entry.release: dict(entry.erased) for entry in wanted if entry.erased}
         if wanted:
             for release, people in _found(key, wanted, _left(context, key, now, engine), engine).items():
+                # of somebody erased, the registry knows when they were taken out of this release
                 found[release] = {**people, **found.get(release, {})}
     return {release: dict(sorted(people.items())) for release, people in sorted(found.items())}
 

@@ -25,6 +25,7 @@ from stedi.storage import s3
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)")
 """A line of `SHA256SUMS`; no part of a name begins with a dot, so that none leads out of the folder."""
 _REQUIRED = (MANIFEST, SUMS, contents.SUBJECTS)
+"""Files that no release lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class _Work:
         if manifest is not None:
             shown = [(column["name"], column["type"]) for column in manifest.plain["columns"]]
             columns = {file.path: shown for file in manifest.files if contents.is_data(file.path)}
+        # hashing and decoding leave the interpreter free: a thread a core
         with ThreadPoolExecutor(os.cpu_count() or 1) as readers:
             digests = readers.map(lambda name: self._read(name, columns.get(name)), good)
             self._digests = dict(zip(good, digests, strict=True))
@@ -182,6 +184,7 @@ class _Work:
         try:
             lines = contents.content(self._folder / SUMS).decode("ascii").split("\n")
         except (OSError, UnicodeDecodeError):
+            # counts as a line without its end, which is named below
             lines = ["?"]
         found: dict[str, str] = {}
         for number, line in enumerate(lines[:-1], start=1):

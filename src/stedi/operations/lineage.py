@@ -283,6 +283,7 @@ def _dataset(state: TableState, version: int) -> Event:
         for place, column in enumerate(state.columns, start=1)
     ]
     remote = namespace != "file"
+    # Iceberg calls a catalog in a SQL database jdbc, whatever reads it
     kind = "glue" if remote else "jdbc"
     warehouse = root if remote else f"file://{root.removeprefix('file://')}"
     facets = {
@@ -333,6 +334,7 @@ def _checked(
     if run.command != "build":
         return
     if run.kind == "AuditFailed":
+        # the message of a broken check begins with its name, or with that of the table
         broken = run.error.partition(":")[0]
         check = next((check for check in tables.assertions() if check.name == broken), None)
         wrong = sorted(check.reads) if check else [broken]

@@ -194,6 +194,7 @@ def _by_traces(context: Context, command: str, states: Mapping[str, TableState])
         snapshot.at
         for name, state in states.items()
         for snapshot in state.snapshots
+        # compaction repeats the lineage of the snapshot before it: that is not another landing or build
         if marks[command] in snapshot.summary and (command == "maintain" or "stedi.maintained" not in snapshot.summary)
     ]
     return Run("", command, max(at), outcome="done") if at else None

@@ -175,6 +175,7 @@ class _Subject:
         counts = {feed: self._readings(feed, own) for feed in _READINGS}
         with _text(own / "quarantine.jsonl") as stream:
             for found in self.found:
+                # its number stands for it, in `sources.csv`
                 content = found.pop("sha256")
                 stream.write(json.dumps({**found, "source": names[content][0]}, ensure_ascii=False) + "\n")
         releases = self._releases()
@@ -220,6 +221,7 @@ class _Subject:
             "on d.serial = o.serial and s.sensorReadingTime * 1000 = o.moment and s.distanceFromObject = o.distance",
         )
         extras = " union ".join(f"select _extra from theirs_{feed} where _extra is not null" for feed in _READINGS)
+        # each text once: rows of one device often have the same unknown fields
         shown = ((text, self.theirs.shown(text)) for (text,) in engine.stream(extras))
         changed = [(text, kept) for text, kept in shown if kept != text]
         engine.insert_rows("shown_texts", {"text": "varchar", "shown": "varchar"}, changed)

@@ -77,6 +77,7 @@ def repair(
         elif damage.whole:
             catalog.clear(name, keeping=damage.whole)
     renewed = tuple(name for name, damage in found.items() if damage.is_current)
+    # what whole tags name has been kept above; only tables without any are made anew
     nothing = [name for name in renewed if not found[name].whole]
     if nothing:
         catalog.renew(nothing)

@@ -52,6 +52,7 @@ def tag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
         UsageError: It is no name, or something else has it; nothing was changed.
         LakeError: The tables are not of one state: a build has not ended, or none was made.
     """
+    # `main` is Iceberg's branch of the current snapshot
     if not _NAME.fullmatch(name) or name == "main":
         raise UsageError(
             "expected a letter, then up to 63 letters, digits, dots, underscores and hyphens, and not main, found "
