@@ -27,7 +27,7 @@ plain = st.recursive(
 
 
 def opened(raw: bytes, kind: str = KIND, lake: str = LAKE, key: Key = KEY) -> dict[str, object]:
-    return state.opened(raw, "file", kind, lake, key, advice="do this")
+    return state.unsealed(raw, "file", kind, lake, key, advice="do this")
 
 
 @given(content=st.dictionaries(st.text(), plain, max_size=4))

@@ -117,7 +117,7 @@ def query(options: argparse.Namespace) -> int:
     role: Role = options.role or config.role(places.named(pipeline.where(options)) / "lake.toml")
     snapshots = {}
     if options.at:
-        snapshots = pipeline.opened(options).snapshots(sql, options.at, role=role, as_published=options.as_published)
+        snapshots = pipeline.open_lake(options).snapshots(sql, options.at, role=role, as_published=options.as_published)
     result = athena.run(sql, role=role, workgroup=options.workgroup or f"stedi-{role}", snapshots=snapshots)
     bill = result.bill
     terminal.say(f"scanned {bill.bytes_scanned:,} bytes, ${bill.dollars:,.6f} at list price (query {bill.query})")

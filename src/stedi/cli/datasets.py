@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.cli import terminal
-from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.pipeline import open_lake, wants_json
 from stedi.cli.render import many
 from stedi.errors import AuditFailed
 
@@ -97,7 +97,7 @@ def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str]
 
 def listed(options: argparse.Namespace) -> int:
     """Lists releases."""
-    found = opened(options).datasets(stale=options.stale)
+    found = open_lake(options).datasets(stale=options.stale)
     if wants_json(options):
         short = [{k: v for k, v in release_json(r).items() if k not in ("account", "options")} for r in found]
         terminal.document({"releases": short})
@@ -113,7 +113,7 @@ def listed(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Shows the content of a release."""
-    release = opened(options).release(options.name)
+    release = open_lake(options).release(options.name)
     if wants_json(options):
         terminal.document(release_json(release))
         return 0
@@ -128,19 +128,19 @@ def show(options: argparse.Namespace) -> int:
 
 def note(options: argparse.Namespace) -> int:
     """Notes a model."""
-    lake = opened(options)
+    lake = open_lake(options)
     lake.note_dataset(options.name, model=options.model)
     return _told(options, lake.release(options.name), "noted")
 
 
 def delete(options: argparse.Namespace) -> int:
     """Removes a release's folder."""
-    return _told(options, opened(options).delete_dataset(options.name), "deleted")
+    return _told(options, open_lake(options).delete_dataset(options.name), "deleted")
 
 
 def refresh(options: argparse.Namespace) -> int:
     """Writes the next version."""
-    lake = opened(options)
+    lake = open_lake(options)
     with terminal.Progress() as progress:
         release = lake.refresh_dataset(options.name, labels=options.labels, output=options.folder, progress=progress)
     terminal.document(release_json(release)) if wants_json(options) else terminal.line(release_text(release))
@@ -149,7 +149,7 @@ def refresh(options: argparse.Namespace) -> int:
 
 def diff(options: argparse.Namespace) -> int:
     """Compares two releases."""
-    found = opened(options).diff_datasets(options.name, options.other)
+    found = open_lake(options).diff_datasets(options.name, options.other)
     if wants_json(options):
         terminal.document(
             {
@@ -186,7 +186,7 @@ def recall(options: argparse.Namespace) -> int:
     if options.file is not None:
         # before the recall is written: the registry notes each that is
         places.refuse_into_lake(options.file)
-    found = opened(options).recall_dataset(options.name)
+    found = open_lake(options).recall_dataset(options.name)
     if options.file is None:
         if wants_json(options) or terminal.width() is None:
             terminal.document(json.loads(found.raw))
@@ -300,9 +300,9 @@ def create(options: argparse.Namespace) -> int:
         words["min_samples"] = _whole(words["min_samples"])
     chosen = Options.parse(**words)
     if options.dry_run:
-        return _preview(options, opened(options).preview_dataset(options.name, chosen))
+        return _preview(options, open_lake(options).preview_dataset(options.name, chosen))
     with terminal.Progress() as progress:
-        release = opened(options).create_dataset(options.name, chosen, output=options.folder, progress=progress)
+        release = open_lake(options).create_dataset(options.name, chosen, output=options.folder, progress=progress)
     if options.labels:
         terminal.say(_labels_text(release))
     if wants_json(options):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.pipeline import open_lake, wants_json
 
 if TYPE_CHECKING:
     from stedi.schema.descriptions import DescribedTable
@@ -34,7 +34,7 @@ def describe(options: argparse.Namespace) -> int:
 
 def contract(options: argparse.Namespace) -> int:
     """Prints the data contract of a table, or of all."""
-    document = opened(options).contract(options.table)
+    document = open_lake(options).contract(options.table)
     if wants_json(options):
         terminal.document(document)
     else:

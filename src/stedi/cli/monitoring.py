@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import heard, made, opened, wants_json, where
+from stedi.cli.pipeline import open_lake, open_or_create, wants_json, where
 from stedi.cli.render import many
 from stedi.errors import AuditFailed
 
@@ -90,7 +90,7 @@ def _count(text: str) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Says how the lake is."""
-    found = opened(options).status(max_age=options.max_age)
+    found = open_lake(options).status(max_age=options.max_age)
     if wants_json(options):
         terminal.document(status_json(found))
     else:
@@ -163,7 +163,7 @@ def _rows(run: Run) -> str:
 
 def runs(options: argparse.Namespace) -> int:
     """Lists what ran."""
-    found = list(islice(opened(options).runs(), options.limit))
+    found = list(islice(open_lake(options).runs(), options.limit))
     if wants_json(options):
         terminal.document({"runs": [run_json(run) for run in found]})
         return 0
@@ -192,7 +192,7 @@ def runs(options: argparse.Namespace) -> int:
 def migrate(options: argparse.Namespace) -> int:
     """Brings a lake to the format of this version, or back."""
     with terminal.Progress() as progress:
-        done = opened(options).migrate(dry_run=options.dry_run, back=options.back, progress=progress)
+        done = open_lake(options).migrate(dry_run=options.dry_run, back=options.back, progress=progress)
     if wants_json(options):
         terminal.document({"was": done.was, "now": done.now, "steps": list(done.steps), "backup": done.backup})
         return 0
@@ -232,8 +232,6 @@ def watch(options: argparse.Namespace) -> int:
     import signal
     from threading import Event
 
-    from stedi.lake import Lake
-
     stop = Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -241,7 +239,7 @@ def watch(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         stop.set()
 
-    lake = heard(Lake.open_or_create(where(options), made=made))
+    lake = open_or_create(options)
     # after the lake is open: until then, the first signal ends the command as it does any other
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, reports, terminal
-from stedi.cli.pipeline import opened, wants_json, where
+from stedi.cli.pipeline import open_lake, wants_json, where
 from stedi.cli.render import many
 from stedi.errors import AuditFailed, UsageError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def audit(options: argparse.Namespace) -> int:
     """Checks the lake's files, then proves the rules of consent, and shows violations."""
-    lake = opened(options)
+    lake = open_lake(options)
     reports.refuse_name(options.report)
     with terminal.Progress() as progress:
         done = lake.full_audit(files=options.files, risk=options.risk, engine=options.engine, progress=progress)
@@ -53,7 +53,7 @@ def audit(options: argparse.Namespace) -> int:
 
 def log(options: argparse.Namespace) -> int:
     """Lists who was shown rows of people."""
-    found = opened(options).log(options.since)
+    found = open_lake(options).log(options.since)
     if wants_json(options):
         listed = [
             {**render.plain(each), "tables": {name: render.identified(id_) for name, id_ in each.tables.items()}}
@@ -159,7 +159,7 @@ def adopt(options: argparse.Namespace) -> int:
 def repair(options: argparse.Namespace) -> int:
     """Sets right what an audit finds damaged, as far as the lake itself can."""
     with terminal.Progress() as progress:
-        repaired = opened(options).repair(accept_rollback=options.accept_rollback, progress=progress)
+        repaired = open_lake(options).repair(accept_rollback=options.accept_rollback, progress=progress)
     if wants_json(options):
         plain = {"catalog": repaired.catalog, "forgotten": repaired.forgotten, "renewed": repaired.renewed}
         plain["tags"] = repaired.tags
@@ -182,7 +182,7 @@ def key(options: argparse.Namespace) -> int:
     """Shows which key the lake has, or gives it another."""
     if options.action == "show" and (options.to or options.yes):
         raise UsageError("key show: expected neither --to nor --yes, which are of `stedi key rotate`, found one")
-    lake = opened(options)
+    lake = open_lake(options)
     if options.action == "show":
         from stedi.privacy import signatures
 
@@ -244,7 +244,7 @@ def tag(options: argparse.Namespace) -> int:
     """Tags the current tables below landing, deletes a tag, or lists all."""
     if options.name is not None and options.delete is not None:
         raise UsageError("tag: expected a new name or --delete, found both; nothing was changed")
-    lake = opened(options)
+    lake = open_lake(options)
     if options.name is None and options.delete is None:
         tags = lake.tags()
         if wants_json(options):

@@ -132,10 +132,8 @@ def _odd_lines(odd: Iterable[OddInstants]) -> Iterator[str]:
 
 def land(options: argparse.Namespace) -> int:
     """Lands new files, and builds at once on request."""
-    from stedi.lake import Lake
-
     _refuse_nothing(options)
-    lake = heard(Lake.open_or_create(where(options), made=made))
+    lake = open_or_create(options)
     built = None
     with terminal.Progress() as progress:
         landing = lake.land(*options.paths, feed=options.feed, engine=options.engine, progress=progress)
@@ -209,12 +207,10 @@ def _landing_json(landing: Landing) -> dict[str, object]:
 
 def build(options: argparse.Namespace) -> int:
     """Builds what has changed, or shows what it would build."""
-    from stedi.lake import Lake
-
     if options.dry_run:
-        _show_plan(opened(options).plan(full=options.full), as_json=wants_json(options))
+        _show_plan(open_lake(options).plan(full=options.full), as_json=wants_json(options))
         return 0
-    lake = heard(Lake.open_or_create(where(options), made=made))
+    lake = open_or_create(options)
     with terminal.Progress() as progress:
         built = lake.build(
             full=options.full,
@@ -283,7 +279,7 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
 
 def tables(options: argparse.Namespace) -> int:
     """Lists the tables."""
-    lake = opened(options)
+    lake = open_lake(options)
     if wants_json(options):
         terminal.document({"tables": _tables_json(lake)})
     else:
@@ -302,7 +298,7 @@ def _show_tables(lake: Lake) -> None:
 
 def history(options: argparse.Namespace) -> int:
     """Lists a table's snapshots."""
-    lake = opened(options)
+    lake = open_lake(options)
     snapshots = lake.history(options.table)
     if wants_json(options):
         listed = [
@@ -363,7 +359,7 @@ def _sources(snapshot: Snapshot, moments: Mapping[int, datetime], *, verbose: bo
 
 def quarantine(options: argparse.Namespace) -> int:
     """Lists, shows or lands again what could not be taken."""
-    lake = opened(options)
+    lake = open_lake(options)
     quarantine = lake.quarantine()
     if options.show:
         found = quarantine.raw(options.show)
@@ -428,7 +424,7 @@ def quarantine(options: argparse.Namespace) -> int:
 def maintain(options: argparse.Namespace) -> int:
     """Compacts, expires and removes, or shows what it would."""
     with terminal.Progress() as progress:
-        done = opened(options).maintain(dry_run=options.dry_run, engine=options.engine, progress=progress)
+        done = open_lake(options).maintain(dry_run=options.dry_run, engine=options.engine, progress=progress)
     if wants_json(options):
         terminal.document(render.maintenance_json(done))
     else:
@@ -501,11 +497,6 @@ def ndjson(options: argparse.Namespace) -> int:
     return 1 if summary.failed else 0
 
 
-def made(lake: Lake) -> None:
-    """Reports a new lake, since nobody has asked for it explicitly."""
-    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.context.key_place()}: back up the key")
-
-
 def where(options: argparse.Namespace) -> str:
     """Returns the place of a command's lake, as named."""
     return str(getattr(options, "lake", None) or os.environ.get("STEDI_LAKE") or "lake")
@@ -537,15 +528,26 @@ def after_interrupt(options: argparse.Namespace) -> str:
     return "what was committed stays; run the same command again to continue"
 
 
-def opened(options: argparse.Namespace) -> Lake:
+def open_lake(options: argparse.Namespace) -> Lake:
     """Returns the lake that a command names."""
     from stedi.lake import Lake
 
-    return heard(Lake.open(where(options)))
+    return _with_messages(Lake.open(where(options)))
 
 
-def heard(lake: Lake) -> Lake:
-    """Returns a lake that says on stderr what should be known."""
+def open_or_create(options: argparse.Namespace) -> Lake:
+    """Returns the lake that a command names; a new one is announced, since nobody has asked for it explicitly."""
+    from stedi.lake import Lake
+
+    return _with_messages(Lake.open_or_create(where(options), made=_announce))
+
+
+def _announce(lake: Lake) -> None:
+    terminal.say(f"made a new lake, {lake.root}; its key is in {lake.context.key_place()}: back up the key")
+
+
+def _with_messages(lake: Lake) -> Lake:
+    """Has a lake say on stderr what should be known; returns it."""
     lake.context.say = terminal.say
     lake.context.observers += hooks.observers
     return lake

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.pipeline import open_lake, wants_json
 from stedi.cli.render import many
 from stedi.cli.rights import asked
 from stedi.errors import AuditFailed, StediError, UsageError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def erase(options: argparse.Namespace) -> int:
     """Erases customers, shows what that would remove, or lists or verifies receipts."""
     terminal.conceal(options.addresses)
-    lake = opened(options)
+    lake = open_lake(options)
     if options.list:
         return _list(lake, as_json=wants_json(options))
     if options.verify:

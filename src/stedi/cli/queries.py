@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.cli import terminal
-from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.pipeline import open_lake, wants_json
 from stedi.cli.render import many
 from stedi.errors import UsageError, printable
 
@@ -36,7 +36,7 @@ def query(options: argparse.Namespace) -> int:
     form = options.format or ("json" if as_json else formats.format_of(options.output))
     sql = terminal.stdin_text() if options.sql == "-" else options.sql
     parameters = given_parameters(options)
-    lake = opened(options)
+    lake = open_lake(options)
     role = options.role or lake.config.query_role
     with (
         terminal.step("query") as progress,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import opened, wants_json
+from stedi.cli.pipeline import open_lake, wants_json
 from stedi.errors import UsageError, json_text, printable_name
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def report(options: argparse.Namespace) -> int:
     # before the report is gathered: the file may turn out to be something else
     since = options.since or _last(target, named=options.output is not None)
     with terminal.step("gather the report"):
-        found = opened(options).report(since=since)
+        found = open_lake(options).report(since=since)
     if target is not None:
         with destinations.writing(target) as stream:
             stream.write(_bytes(found, target))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
-from stedi.cli.pipeline import opened, say_stale, wants_json
+from stedi.cli.pipeline import open_lake, say_stale, wants_json
 from stedi.cli.render import many
 from stedi.errors import UsageError
 
@@ -25,7 +25,7 @@ def withdraw(options: argparse.Namespace) -> int:
     wanted = asked(options)
     if not wanted:
         raise UsageError("withdraw: expected an address, found none; name one, or give --file or -")
-    lake = opened(options)
+    lake = open_lake(options)
     if options.dry_run:
         return _preview(lake, wanted, as_json=wants_json(options))
     if not options.yes:
@@ -74,7 +74,7 @@ def explain(options: argparse.Namespace) -> int:
         raise UsageError("explain: expected an address, or --table with --where")
     if options.table is not None:
         with terminal.step("explain rows"):
-            shown = opened(options).explain_rows(options.table, options.where, role=options.role)
+            shown = open_lake(options).explain_rows(options.table, options.where, role=options.role)
         if wants_json(options):
             terminal.document(render.plain(shown))
         else:
@@ -85,7 +85,7 @@ def explain(options: argparse.Namespace) -> int:
     if len(wanted) != 1:
         raise UsageError(f"explain: expected one address, found {len(wanted):,}")
     with terminal.step("look for the customer"):
-        found = opened(options).explain(wanted[0], exact=True)
+        found = open_lake(options).explain(wanted[0], exact=True)
     if wants_json(options):
         terminal.document(render.explanation_json(found))
     else:
@@ -95,7 +95,7 @@ def explain(options: argparse.Namespace) -> int:
 
 def consent(options: argparse.Namespace) -> int:
     """Counts known and consenting customers over time."""
-    found = opened(options).consent(options.by)
+    found = open_lake(options).consent(options.by)
     headers = ("start", "known", "consenting", "joined", "rejoined", "withdrew", "erased")
     if wants_json(options) or options.format == "json":
         periods = [{name: render.plain(getattr(period, name)) for name in headers} for period in found.periods]
@@ -121,7 +121,9 @@ def export(options: argparse.Namespace) -> int:
     if not wanted:
         raise UsageError("export: expected an address, found none; name one, or give --file or -")
     with terminal.Progress() as progress:
-        done = opened(options).export(wanted, output=options.output, archive=options.zip, exact=True, progress=progress)
+        done = open_lake(options).export(
+            wanted, output=options.output, archive=options.zip, exact=True, progress=progress
+        )
     if wants_json(options):
         terminal.document({"customers": render.plain(done.customers)})
     else:

@@ -97,7 +97,7 @@ def read(folder: Path, lake_id: str, key: Key) -> Seen | None:
     Without a record, the copies of the journal show the state of the journal.
     """
     try:
-        plain = state.opened((folder / NAME).read_bytes(), NAME, _KIND, lake_id, key, advice="")
+        plain = state.unsealed((folder / NAME).read_bytes(), NAME, _KIND, lake_id, key, advice="")
         return from_json(plain)
     except (FileNotFoundError, state.StateRefused):
         with suppress(OSError):

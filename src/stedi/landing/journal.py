@@ -271,7 +271,7 @@ def _content(path: Path, key: Key | None) -> dict[str, Any]:
     digest, _, plain = raw.partition(b"\n")
     if state.is_sealed(raw):
         if key is not None:
-            return state.opened(raw, path.name, _KIND, state.lake_id(path.parent.parent), key, advice="")
+            return state.unsealed(raw, path.name, _KIND, state.lake_id(path.parent.parent), key, advice="")
     elif key is not None and key.version != 1:
         raise ValueError("no seal")
     elif not hmac.compare_digest(digest, hashlib.sha256(plain).hexdigest().encode()):

@@ -201,7 +201,7 @@ def _entry(raw: bytes, name: str, key: Key) -> Entry:
         lake = str(state.parsed(raw.partition(b"\n")[2])["lake"])
     except (ValueError, KeyError, TypeError):
         raise state.refused(name, "something that is not an entry of a journal", _ADVICE) from None
-    plain = state.opened(raw, name, _KIND, lake, key, advice=_ADVICE)
+    plain = state.unsealed(raw, name, _KIND, lake, key, advice=_ADVICE)
     what = plain["what"]
     if what not in get_args(What):
         raise state.refused(name, "an entry of a later version of stedi", _ADVICE)

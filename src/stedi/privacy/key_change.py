@@ -90,7 +90,7 @@ def confirm(root: Path, key: Key) -> None:
         raise state.refused(NAME, "one that names a key which does not succeed the lake's key", _ADVICE)
     # lakes of version 1 wrote the note with a plain SHA-256: without a seal it is enough for them alone
     if state.is_sealed(raw) or key.version != 1:
-        state.opened(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
+        state.unsealed(raw, NAME, _KIND, state.lake_id(root), key, advice=_ADVICE)
 
 
 def write(root: Path, key: Key, change: PendingRotation) -> None:

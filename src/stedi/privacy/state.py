@@ -78,7 +78,7 @@ def read(path: Path, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[
         FileNotFoundError: There is none.
         StateRefused: This lake has not written it.
     """
-    return opened(bytes_of(path), path.name, kind, lake_id, key, advice=advice)
+    return unsealed(bytes_of(path), path.name, kind, lake_id, key, advice=advice)
 
 
 def bytes_of(path: Path) -> bytes:
@@ -97,7 +97,7 @@ def bytes_of(path: Path) -> bytes:
         return stream.read() if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST else b""
 
 
-def opened(raw: bytes, name: str, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[str, Any]:
+def unsealed(raw: bytes, name: str, kind: str, lake_id: str, key: Key, *, advice: str) -> dict[str, Any]:
     """Returns the content of a state file's bytes; arguments and errors as in `read`."""
     if not is_sealed(raw):
         raise refused(name, "a file without its seal", advice)

@@ -292,7 +292,7 @@ def _read_once(path: Path, key: Key, inode: int, size: int, mtime_ns: int, told:
     # only lakes of version 1 have a form without a seal; from any other it is a forgery
     if key.version == 1 and not state.is_sealed(raw):
         return _of_before(root, key, lake_id, raw)
-    found = from_json(state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE))
+    found = from_json(state.unsealed(raw, NAME, _KIND, lake_id, key, advice=_ADVICE))
     # an older file under a valid seal would let everybody come back who was erased since
     for name in sorted(receipts.names(root) - found.erasures.keys()):
         if receipts.holds(receipts.listed_as(root, name), key, lake_id):
@@ -381,11 +381,11 @@ def reseal(root: Path, key: Key, was: str, lake_id: str) -> None:
     raw = state.bytes_of(root / NAME)
     try:
         bound = state.is_sealed(raw)
-        found = state.opened(raw, NAME, _KIND, was, key, advice=_ADVICE) if bound else None
+        found = state.unsealed(raw, NAME, _KIND, was, key, advice=_ADVICE) if bound else None
         known = _of_before(root, key, was, raw) if found is None else from_json(found)
     except state.StateRefused:
         # an adoption that was interrupted after this step is repeated, and finds them sealed for the new id
-        state.opened(raw, NAME, _KIND, lake_id, key, advice=_ADVICE)
+        state.unsealed(raw, NAME, _KIND, lake_id, key, advice=_ADVICE)
         return
     state.write(root / NAME, _KIND, lake_id, key, to_json(known))
 
