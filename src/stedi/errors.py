@@ -171,6 +171,11 @@ IGNORED = frozenset(
 pattern."""
 
 
+FORMULA = "=+@\t\r\n\uff1d\uff0b\uff0d\uff20-"
+"""First characters of cells that spreadsheets compute or convert, for a class of a pattern; wide forms count as narrow
+ones."""
+
+
 def printable(text: str, keep: str = "") -> str:
     """Returns a text without terminal control sequences and hidden characters; all text for people passes through here.
 

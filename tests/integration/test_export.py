@@ -208,16 +208,18 @@ def test_the_page_asks_for_nothing_and_takes_names_for_text(lake: Lake, tmp_path
     assert "a step trainer that other customers have named as\ntheirs, too" in page
 
 
-def test_no_spreadsheet_computes_what_somebody_is_called(slate: Slate, tmp_path: Path) -> None:
-    lake, inbox = slate.wiped(), slate.inbox()
-    deliver(inbox, "customer", [customer(serialNumber="=cmd|' /C calc'!A0")])
-    deliver(inbox, "step_trainer", [step("=cmd|' /C calc'!A0", 100)])
+@pytest.mark.parametrize("begin", ["=", "\uff1d", "\n="])
+def test_no_spreadsheet_computes_what_somebody_is_called(slate: Slate, tmp_path: Path, begin: str) -> None:
+    """Full-width signs count as the plain ones, and so does a line break before one."""
+    lake, inbox, serial = slate.wiped(), slate.inbox(), f"{begin}cmd|' /C calc'!A0"
+    deliver(inbox, "customer", [customer(serialNumber=serial)])
+    deliver(inbox, "step_trainer", [step(serial, 100)])
     lake.land(inbox)
     lake.export("a@x.example", output=tmp_path / "out")
     with (tmp_path / "out" / "step_trainer.csv").open(newline="") as stream:
-        assert next(csv.DictReader(stream))["serialNumber"] == "'=cmd|' /C calc'!A0"
+        assert next(csv.DictReader(stream))["serialNumber"] == f"'{serial}"
     [row] = lines(tmp_path / "out" / "step_trainer.jsonl")
-    assert row["serialNumber"] == "=cmd|' /C calc'!A0"
+    assert row["serialNumber"] == serial
 
 
 def test_the_command_prints_counts_alone(lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from stedi._frozen import dataclass
 from stedi.cli import tables
 from stedi.cli.columns import as_json, as_text, data, join, printable_text
 from stedi.cli.tables import table
-from stedi.errors import QueryFailed, UsageError, printable
+from stedi.errors import FORMULA, QueryFailed, UsageError, printable
 from stedi.storage import destinations
 
 if TYPE_CHECKING:
@@ -402,14 +402,10 @@ class _Fields:
         if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_temporal(kind):
             return texts
         if self.spreadsheet:
-            texts = pc.replace_substring_regex(texts, _FORMULA, r"'\1")
+            texts = pc.replace_substring_regex(texts, f"^([{FORMULA}])", r"'\1")
         if self.shown:
             texts = pa.array([None if t is None else printable(t) for t in texts.to_pylist()], texts.type)
         return texts
-
-
-_FORMULA = "^([=+\\-@\t\r\n＝＋－＠])"
-"""First characters of cells that spreadsheets compute or convert; wide forms count as narrow ones."""
 
 
 def _csv(reader: pa.RecordBatchReader, out: BinaryIO, fields: _Fields) -> Written:

@@ -31,7 +31,7 @@ from stedi.datasets import folder, registry
 from stedi.datasets import subjects as release_subjects
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
-from stedi.errors import StediError, UsageError
+from stedi.errors import FORMULA, StediError, UsageError
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.report import readme
@@ -41,8 +41,6 @@ from stedi.schema.tables import FREE_TEXTS
 from stedi.storage import destinations, durable, s3
 
 _READINGS = {"accelerometer": ACCELEROMETER, "step_trainer": STEP_TRAINER}
-_FORMULA = "^[=+@\\t\\r-]"
-"""How a text begins that a spreadsheet would compute."""
 _MANY = 200
 """Delivered files, the newest, that are looked for on the way to the output."""
 
@@ -519,11 +517,12 @@ def _document(file: Path, content: Mapping[str, Any]) -> None:
 
 def _safe(column: str) -> str:
     """Returns the SQL of a text that no spreadsheet computes."""
-    return f"case when regexp_matches({column}, {literal(_FORMULA)}) then '''' || {column} else {column} end"
+    begins = literal(f"^[{FORMULA}]")
+    return f"case when regexp_matches({column}, {begins}) then '''' || {column} else {column} end"
 
 
 def _unformed(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return f"'{text}" if text and text[0] in FORMULA else text
 
 
 def _value(text: str) -> Any:
