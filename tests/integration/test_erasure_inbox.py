@@ -331,7 +331,7 @@ def test_a_file_that_changes_meanwhile_stays_and_is_named(folder: Path) -> None:
     path.write_text(json.dumps(THEIRS[1]))
     done, _ = deliveries.rewrite([str(path)], TRACES, MOMENTS, folder / "lake", folder / "tmp")
     path.write_text(json.dumps(OTHERS[1]))
-    assert deliveries.replace(done) == ([], [deliveries.Left("customer.json", deliveries.MOVED)])
+    assert deliveries.replace(done) == ([], [deliveries.LeftFile("customer.json", deliveries.MOVED)])
     assert path.read_text() == json.dumps(OTHERS[1])
     assert [entry.name for entry in folder.iterdir() if entry.name.endswith(".erasing")] == []
     path.unlink()

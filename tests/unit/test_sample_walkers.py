@@ -25,12 +25,12 @@ SEEDS = range(6)
 
 
 @cache
-def session(seed: int) -> walkers.Session:
-    return walkers.session(START, Random(seed))
+def session(seed: int) -> walkers.Recording:
+    return walkers.recording(START, Random(seed))
 
 
 @pytest.fixture(params=SEEDS, ids=[f"seed {seed}" for seed in SEEDS])
-def recorded(request: pytest.FixtureRequest) -> walkers.Session:
+def recorded(request: pytest.FixtureRequest) -> walkers.Recording:
     return session(request.param)
 
 
@@ -40,15 +40,15 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sample.Answe
     return folder, sample.write(folder, customers=15, readings=400, seed=5, walkers=7, dirty=False)
 
 
-def spans(recorded: walkers.Session, activity: str) -> list[tuple[int, int]]:
+def spans(recorded: walkers.Recording, activity: str) -> list[tuple[int, int]]:
     return [(one.start, one.end) for one in recorded.labels if one.end is not None and one.label == activity]
 
 
-def steps(recorded: walkers.Session) -> list[int]:
+def steps(recorded: walkers.Recording) -> list[int]:
     return [one.start for one in recorded.labels if one.end is None]
 
 
-def during(recorded: walkers.Session, activity: str, of: str) -> list[list[float]]:
+def during(recorded: walkers.Recording, activity: str, of: str) -> list[list[float]]:
     """The samples of a sensor in each span of an activity, without their times and without the span's ends."""
     samples = recorded.motions if of == "phone" else recorded.steps
     return [
@@ -58,7 +58,7 @@ def during(recorded: walkers.Session, activity: str, of: str) -> list[list[float
     ]
 
 
-def test_sensors_sample_at_their_rates_with_jitter_and_holes(recorded: walkers.Session) -> None:
+def test_sensors_sample_at_their_rates_with_jitter_and_holes(recorded: walkers.Recording) -> None:
     for samples, every in ((recorded.motions, walkers.PHONE_MS), (recorded.steps, walkers.DEVICE_MS)):
         times = [sample[0] for sample in samples]
         between = [after - before for before, after in itertools.pairwise(times)]
@@ -68,7 +68,7 @@ def test_sensors_sample_at_their_rates_with_jitter_and_holes(recorded: walkers.S
         assert 0.9 < len(times) * every / (times[-1] - times[0]) < 0.999
 
 
-def test_gravity_is_one_g_and_walking_shakes_the_phone_more_than_standing(recorded: walkers.Session) -> None:
+def test_gravity_is_one_g_and_walking_shakes_the_phone_more_than_standing(recorded: walkers.Recording) -> None:
     everything = [sum(axis * axis for axis in motion[1:]) ** 0.5 for motion in recorded.motions]
     assert fmean(everything) == pytest.approx(1, abs=0.08)
     walking = [pstdev(values[2::3]) for values in during(recorded, "walking", "phone")]
@@ -77,7 +77,7 @@ def test_gravity_is_one_g_and_walking_shakes_the_phone_more_than_standing(record
         assert pstdev(still[2::3]) < 0.03
 
 
-def test_activities_cover_the_session_once_and_steps_are_taken_only_while_walking(recorded: walkers.Session) -> None:
+def test_activities_cover_the_session_once_and_steps_are_taken_only_while_walking(recorded: walkers.Recording) -> None:
     whole = [(one.start, one.end) for one in recorded.labels if one.end is not None]
     assert whole[0][0] == START
     assert whole[-1][1] == START + walkers.SECONDS * 1000
@@ -91,7 +91,7 @@ def test_activities_cover_the_session_once_and_steps_are_taken_only_while_walkin
             assert 80 < cadence < 152
 
 
-def test_a_foot_comes_near_before_each_step_and_none_does_while_standing(recorded: walkers.Session) -> None:
+def test_a_foot_comes_near_before_each_step_and_none_does_while_standing(recorded: walkers.Recording) -> None:
     for still in during(recorded, "standing", "device"):
         assert max(still) - min(still) < 25
     for moving in during(recorded, "walking", "device"):
@@ -100,7 +100,7 @@ def test_a_foot_comes_near_before_each_step_and_none_does_while_standing(recorde
 
 
 def test_clocks_feet_and_paces_differ_from_person_to_person() -> None:
-    def lag(recorded: walkers.Session) -> float:
+    def lag(recorded: walkers.Recording) -> float:
         """How much earlier than the label the foot turns back by the step trainer's clock, at the median."""
         found = []
         for step in steps(recorded):

@@ -417,7 +417,7 @@ class _Erasure:
         if any(in_releases.values()):
             gone["releases"] = in_releases
         if self._pending.recovered:
-            kept.append(deliveries.Left("the inbox", "it is no longer known which inbox was meant: name it again"))
+            kept.append(deliveries.LeftFile("the inbox", "it is no longer known which inbox was meant: name it again"))
         if self._pending.inbox or kept:
             why = {file.name: file.why for file in (*more, *kept)}
             gone["delivered"] = {

@@ -47,7 +47,7 @@ MOVED = "it was changed while it was rewritten"
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class LeftFile:
     """A file of the inbox that somebody has to look at.
 
     Attributes:
@@ -85,7 +85,7 @@ def rewrite(
     root: Path,
     temporary: Path,
     engine: DuckDB | None = None,
-) -> tuple[list[Rewritten], list[Left]]:
+) -> tuple[list[Rewritten], list[LeftFile]]:
     """Writes replacements beside files with records of the customers; `replace` puts them in place.
 
     Args:
@@ -130,7 +130,7 @@ class _Inbox:
 
     def __init__(self, traces: Identifiers, moments: frozenset[tuple[str, int]], engine: DuckDB | None) -> None:
         self.done: list[Rewritten] = []
-        self.left: list[Left] = []
+        self.left: list[LeftFile] = []
         self._judge, self._traces, self._engine = Judge(traces, moments), traces, engine
         # a reading of a shared device identifies nobody by itself: examine each
         self._wide = changed(traces, numbers=traces.numbers | {number for number, _ in moments}, _known={})
@@ -143,7 +143,7 @@ class _Inbox:
 
     def leave(self, name: str, why: str) -> None:
         """Records a file that somebody has to look at."""
-        self.left.append(Left(self.name(name), why))
+        self.left.append(LeftFile(self.name(name), why))
 
     def passed(self, name: str) -> None:
         """Examines the name of something that is not opened."""
@@ -286,21 +286,21 @@ def _why(error: Exception, file: _File) -> str:
     return f"cannot be rewritten: {reason}"
 
 
-def replace(files: Iterable[Rewritten]) -> tuple[list[Rewritten], list[Left]]:
+def replace(files: Iterable[Rewritten]) -> tuple[list[Rewritten], list[LeftFile]]:
     """Replaces the old files by the new ones; each file is complete, old or new, at any time.
 
     Returns:
         The files that were replaced, and those that could not be.
     """
     done: list[Rewritten] = []
-    left: list[Left] = []
+    left: list[LeftFile] = []
     for file in files:
         try:
             if not _replaced(file):
-                left.append(Left(file.known_as, MOVED))
+                left.append(LeftFile(file.known_as, MOVED))
                 continue
         except OSError as error:
-            left.append(Left(file.known_as, f"cannot be rewritten: {(error.strerror or 'refused').lower()}"))
+            left.append(LeftFile(file.known_as, f"cannot be rewritten: {(error.strerror or 'refused').lower()}"))
             with suppress(OSError):
                 discard([file])
             continue

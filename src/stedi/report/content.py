@@ -68,7 +68,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ColumnLine:
     """A column and its meaning.
 
     Attributes:
@@ -130,7 +130,7 @@ class TableEntry:
     updated: datetime | None
     reads: tuple[str, ...]
     classes: Mapping[str, int]
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnLine, ...]
     sql: str
     snapshots: tuple[SnapshotLine, ...]
     snapshots_total: int

@@ -32,7 +32,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.report import disclosure, measurements
 from stedi.report.content import (
     FORMAT,
-    Column,
+    ColumnLine,
     LandedDay,
     QuarantinedFile,
     QuarantineEntry,
@@ -230,7 +230,7 @@ def _table(state: TableState, rows: Figure, classes: Mapping[str, str]) -> Table
     name, current = state.name, state.current
     select = graph().selects.get(name)
     columns = tuple(
-        Column(column.name, column.type, classes[column.name], *_described(name, column.name))
+        ColumnLine(column.name, column.type, classes[column.name], *_described(name, column.name))
         for column in state.columns
     )
     history = state.history()

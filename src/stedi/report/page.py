@@ -20,7 +20,7 @@ from stedi.audit.risk import Exposure
 from stedi.landing.quarantine import Fault
 from stedi.report import charts, earlier
 from stedi.report.content import (
-    Column,
+    ColumnLine,
     LandedDay,
     QuarantinedFile,
     ReceiptEntry,
@@ -231,7 +231,7 @@ def _row(found: object) -> tuple[object, ...]:
             name = " to ".join(f"{month:%Y-%m}" for month in dict.fromkeys(months))
             levels = (name, found.known, found.consenting)
             return *levels, found.joined, found.rejoined, found.withdrew, found.erased
-        case Column():
+        case ColumnLine():
             return found.name, found.type, found.privacy, found.text, found.unit
         case SnapshotLine():
             inputs = ", ".join(f"{name} {id_}" for name, id_ in found.inputs.items())

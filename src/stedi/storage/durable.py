@@ -227,7 +227,7 @@ def remove_tree(folder: Path, *, never_named: bool = False) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedFile:
     """A file below a folder, at the time of its listing.
 
     Attributes:
@@ -241,7 +241,7 @@ class Entry:
     modified: float
 
 
-def walk(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
+def walk(folder: Path, without: Collection[Path] = ()) -> Iterator[ListedFile]:
     """Yields every file below a folder, folder by folder and by name; files removed during the walk are skipped.
 
     Args:
@@ -251,7 +251,7 @@ def walk(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
     if s3.is_remote(folder):
         for found in s3.listing(folder):
             if not any(found.path.is_relative_to(held) for held in without):
-                yield Entry(found.path, found.size, found.modified)
+                yield ListedFile(found.path, found.size, found.modified)
         return
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if Path(where, name) not in without)
@@ -259,7 +259,7 @@ def walk(folder: Path, without: Collection[Path] = ()) -> Iterator[Entry]:
             path = Path(where, name)
             with suppress(FileNotFoundError):
                 status = path.lstat()
-                yield Entry(path, status.st_size, status.st_mtime)
+                yield ListedFile(path, status.st_size, status.st_mtime)
 
 
 def realpath(path: str | Path) -> str:

@@ -89,7 +89,7 @@ class Crowd:
             start = EPOCH + 7 * DAY + number // 8 * 3_600_000 + rng.getrandbits(12) % 3600 * 1000
             agreed_from = walkers.SECONDS * 1000 // TICK // 3 if story == "late" else 0
             one = person(story, self._name(), (serial(rng),), start, agreed_from, rng)
-            recorded = walkers.session(start, rng)
+            recorded = walkers.recording(start, rng)
             [address], [device], consent = one.addresses, one.serials, start + TICK * agreed_from
             self.feeds["customer"].pool += (json.dumps(record, ensure_ascii=False) + "\n" for record in one.records)
             self.feeds["accelerometer"].pool += (

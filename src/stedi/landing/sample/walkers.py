@@ -45,7 +45,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class Recording:
     """The recordings of both devices, with labels.
 
     Attributes:
@@ -70,8 +70,8 @@ class _Stride:
     is_step: bool
 
 
-def session(start: int, rng: Random) -> Session:
-    """Returns one person's session; each call generates another person, with other feet and clocks.
+def recording(start: int, rng: Random) -> Recording:
+    """Returns one person's recording; each call generates another person, with other feet and clocks.
 
     Args:
         start: When it starts, in epoch milliseconds.
@@ -86,7 +86,7 @@ def session(start: int, rng: Random) -> Session:
             labels.append(Label(stride.activity, start + round(stride.start), start + round(stride.end)))
     labels += [Label("step", start + round(stride.end)) for stride in strides if stride.is_step]
     labels.sort(key=lambda label: (label.start, label.label))
-    return Session(tuple(_phone(start, strides, rng)), tuple(_device(start, strides, rng)), tuple(labels))
+    return Recording(tuple(_phone(start, strides, rng)), tuple(_device(start, strides, rng)), tuple(labels))
 
 
 def _strides(rng: Random) -> Iterator[_Stride]:
