@@ -1,6 +1,6 @@
 """`Lake`, the Python API: an opened lake with one method for each command.
 
-Each method opens the locks that it needs and calls the one module that does the work.
+Each method that writes does so in a block of `Context.writing`; each calls the one module that does the work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
 from stedi.context import Context, access, found, milliseconds, places, runs
 from stedi.context.progress import Progress
 from stedi.engines import Name
-from stedi.errors import CommitConflict, CopiedLake, LakeBusy, QueryRefused, StediError, UsageError
+from stedi.errors import CopiedLake, QueryRefused, StediError, UsageError
+from stedi.operations import recovery
 from stedi.privacy import key_change, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
@@ -148,7 +149,8 @@ class Lake:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        """Its folder, settings, catalog and key, and the checks that every method that writes makes first."""
+        """Its folder, settings, catalog and key, and the guard of every method that writes."""
+        context.recoveries = recovery
         self._results: WeakSet[Result] = WeakSet()
 
     def __enter__(self) -> Self:
@@ -276,10 +278,10 @@ class Lake:
         from stedi.operations.maintenance import adoption
 
         began = datetime.now(UTC)
-        root, config = found(path)
-        done = adoption.adopt(root, config, Context(root, config).key(), new_id=new_id, progress=progress)
+        copy = Context(*found(path))
+        done = adoption.adopt(copy, copy.key(), new_id=new_id, progress=progress)
         if done.home != done.root:  # until then it could keep no history: it was another lake's copy
-            with runs.recorded(Context.open(root), "adopt", began=began):
+            with runs.recorded(Context.open(copy.root), "adopt", began=began):
                 pass
         return done
 
@@ -305,16 +307,16 @@ class Lake:
         """
         from stedi import landing
 
-        with self.context.writing(*_RECOVERIES, progress=progress):
-            key, places, workers = self.key(), [s3.at(path) for path in paths], self._workers(engine)
-            return landing.land(self.context, key, places, feed=feed, progress=progress, workers=workers)
+        places, workers = [s3.at(path) for path in paths], self._workers(engine)
+        with self.context.writing("land", progress=progress):
+            return landing.land(self.context, self.key(), places, feed=feed, progress=progress, workers=workers)
 
     @_recorded("land", lambda done: sum(f.accepted for f in done.files if not f.already_landed), _unread)
     def _land_among(self, inbox: Path, among: Callable[[Path], bool]) -> Landing:
         """Lands those files of a folder that are ready."""
         from stedi import landing
 
-        with self.context.writing(*_RECOVERIES):
+        with self.context.writing("land"):
             return landing.land(self.context, self.key(), [inbox], among=among)
 
     @_recorded("build", lambda done: sum(table.rows_added for table in done.tables))
@@ -352,21 +354,13 @@ class Lake:
     @contextmanager
     def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
         """Finishes interrupted work, then keeps other builds waiting while a block runs; yields the key."""
-        with self.context.writing(*_RECOVERIES, progress=lambda what, share: progress(what)):
-            key = self.key()  # before a lock's file is made
-            with durable.lock(
-                self.root / "build.lock",
-                wait=wait or durable.is_held(self.root / "maintain.lock"),
-                waiting=lambda: progress("waiting for another build"),
-                advice="wait for it with wait=True, or run this again when it has ended",
-            ):
-                key_change.refuse_other(self.root, self.config.key_fingerprint)
-                tombstones.refuse_unfinished(self.root)
-                _finish_landings(self.context)
-                _land_waiting_withdrawals(self.context, key)
-                grace = self.config.grace_hours * 3600
-                orphans.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
-                yield key
+        advice = "wait for it with wait=True, or run this again when it has ended"
+        with self.context.writing("build", wait=wait, advice=advice, progress=lambda what, share: progress(what)):
+            recovery.finish_dead_landings(self.context)
+            recovery.land_waiting_withdrawals(self.context)
+            grace = self.config.grace_hours * 3600
+            orphans.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
+            yield self.key()
 
     @_recorded("dataset create", lambda made: made.rows)
     def create_dataset(
@@ -497,7 +491,7 @@ class Lake:
         """
         from stedi.datasets import registry
 
-        with self._registering():
+        with self.context.writing("build"):
             registry.note(self.context, self._release(named), model)
 
     @_recorded("dataset delete")
@@ -517,7 +511,7 @@ class Lake:
 
         if "@" not in named:
             raise UsageError("the release: expected NAME@VERSION, found no version")
-        with self._registering():
+        with self.context.writing("build"):
             entry = self._release(named, deleted=True)
             registry.delete(self.context, entry)
         return registry.shown(entry)
@@ -534,9 +528,9 @@ class Lake:
         """
         from stedi.datasets import recall
 
-        with self._registering() as key:
+        with self.context.writing("build"):
             entry = self._release(named, deleted=True)
-            return recall.write(self.context, key, entry, milliseconds(datetime.now(UTC)))
+            return recall.write(self.context, self.key(), entry, milliseconds(datetime.now(UTC)))
 
     def diff_datasets(self, one: str, other: str) -> Diff:
         """Compares two releases: people, splits, rows, options.
@@ -573,16 +567,6 @@ class Lake:
 
         return staleness.naming(self.context, key, dict.fromkeys(tombstones.persons(key, addresses), 0))
 
-    @contextmanager
-    def _registering(self) -> Iterator[Key]:
-        """Keeps builds waiting for a block that writes the registry of releases; yields the key."""
-        with self.context.writing(*_RECOVERIES):
-            key = self.key()
-            with durable.commands(self.root, ["build"], lambda what: None):
-                key_change.refuse_other(self.root, self.config.key_fingerprint)
-                tombstones.refuse_unfinished(self.root)
-                yield key
-
     def plan(self, *, full: bool = False) -> Plan:
         """Returns what `build` would do to each table, why, and which customers would enter and leave; read-only.
 
@@ -615,9 +599,13 @@ class Lake:
         """
         from stedi.operations import maintenance
 
-        with self.context.writing(*(() if dry_run else _RECOVERIES), progress=progress):
-            workers = None if dry_run else self._workers(engine)
-            return maintenance.maintain(self.context, dry_run=dry_run, progress=progress, workers=workers)
+        if dry_run:
+            self.context.refuse_copied()
+            self.context.refuse_older()
+            return maintenance.preview(self.context)
+        workers = self._workers(engine)
+        with self.context.writing("maintain", keyless=True, progress=progress):
+            return maintenance.maintain(self.context, progress=progress, workers=workers)
 
     def snapshots(
         self, sql: str, at: int | str | datetime, *, role: Role | None = None, as_published: bool = False
@@ -847,8 +835,9 @@ class Lake:
         """
         from stedi.operations.maintenance import tags
 
-        with self.context.writing(*_RECOVERIES, progress=progress):
-            return tags.tag(self.catalog, self.root, name, progress)
+        tags.refuse_name(name)
+        with self.context.writing("build", keyless=True, progress=progress):
+            return tags.tag(self.catalog, name)
 
     def tags(self) -> tuple[Tag, ...]:
         """Returns every tag of the lake's tables, oldest first, including those of other programs."""
@@ -872,8 +861,8 @@ class Lake:
         """
         from stedi.operations.maintenance import tags
 
-        with self.context.writing(*_RECOVERIES, progress=progress):
-            return tags.untag(self.catalog, self.root, name, progress)
+        with self.context.writing("build", keyless=True, progress=progress):
+            return tags.untag(self.catalog, name)
 
     def status(self, *, max_age: timedelta = timedelta(hours=26), now: datetime | None = None) -> Status:
         """Returns what ran last, what waits for a build, and what is late or wrong; read-only.
@@ -1012,13 +1001,7 @@ class Lake:
         """
         from stedi.operations.maintenance.repair import repair
 
-        self.context.refuse_copied()
-        self.key()
-        _finish_rotation(self.context, progress)
-        with (
-            durable.lock(self.root / "build.lock", wait=False),
-            durable.lock(self.root / "land.lock", wait=False),
-        ):
+        with self.context.mending("build", "land", wait=False, progress=progress):
             restored = (lambda: None) if accept_rollback else self.context.refuse_older
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress, restored=restored)
         self.context.accept()  # tables that were made anew begin to count anew
@@ -1053,13 +1036,10 @@ class Lake:
 
         at = None if now is None else milliseconds(now)
         asked = self._asked(addresses, exact=exact)
-        with self.context.writing(*_RECOVERIES, progress=progress):
-            key = self.key()
-            done = withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
-            named = tuple(tag.name for tag in self.tags())
-            return replace(
-                done, stale=self._releases_with(key, asked), history_days=self.config.history_days, tags=named
-            )
+        with self.context.writing("land", progress=progress):
+            done = withdrawal.withdraw(self.context, self.key(), asked, now=at, progress=progress)
+        stale, named = self._releases_with(self.key(), asked), tuple(tag.name for tag in self.tags())
+        return replace(done, stale=stale, history_days=self.config.history_days, tags=named)
 
     def preview_withdrawal(self, *addresses: str | Iterable[str], exact: bool = False) -> WithdrawalPreview:
         """Returns how many customers a withdrawal would affect, and which addresses the lake does not know.
@@ -1290,22 +1270,16 @@ class Lake:
             AuditFailed: A table would break a rule under the new key; nothing was changed.
         """
         from stedi import transform
-        from stedi.landing import journal
         from stedi.operations.maintenance import key_rotation
 
-        with self.context.writing(*_RECOVERIES, progress=progress):
-            key = self.key()  # before a lock's file is made
-            with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
-                key_change.refuse_other(self.root, self.config.key_fingerprint)
-                tombstones.refuse_unfinished(self.root)
-                journal.finish(self.catalog, self.root / "pending", lambda: key)
-                finish = partial(journal.finish, self.catalog, self.root / "pending", lambda: key)
-                orphans.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
-                # the tables must be up to date: what they were built from is then what they would be built from
-                transform.build(self.context, key, progress=lambda line: progress(line, None))
-                place = None if to is None else destinations.expanded(to)
-                done = key_rotation.rotate(self.context, key, place, progress=progress)
-                self.context.config = Context.open(self.root).config
+        with self.context.writing(*durable.ALL, progress=progress):
+            key, finish = self.key(), partial(recovery.finish_landings, self.context)
+            orphans.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
+            # the tables must be up to date: what they were built from is then what they would be built from
+            transform.build(self.context, key, progress=lambda line: progress(line, None))
+            place = None if to is None else destinations.expanded(to)
+            done = key_rotation.rotate(self.context, key, place, progress=progress)
+            self.context.config = Context.open(self.root).config
         return done
 
     @_recorded("migrate")
@@ -1323,21 +1297,15 @@ class Lake:
             KeyRefused: The lake's key is missing.
             LakeError: It cannot go back: nothing was migrated, or somebody was erased since.
         """
-        from stedi.landing import journal
         from stedi.operations import migration
 
         if dry_run:
             return migration.plan(self.context)
-        with self.context.writing(*_RECOVERIES, progress=progress):
-            key = self.key()
-            with durable.commands(self.root, durable.ALL, lambda what: progress(what, None)):
-                key_change.refuse_other(self.root, self.config.key_fingerprint)
-                tombstones.refuse_unfinished(self.root)
-                journal.finish(self.catalog, self.root / "pending", lambda: key)
-                # another command may have migrated meanwhile
-                self.context.config = Context.open(self.root).config
-                done = migration.back(self.context) if back else migration.migrate(self.context, key)
-                self.context.config = Context.open(self.root).config
+        with self.context.writing(*durable.ALL, progress=progress):
+            # another command may have migrated meanwhile
+            self.context.config = Context.open(self.root).config
+            done = migration.back(self.context) if back else migration.migrate(self.context, self.key())
+            self.context.config = Context.open(self.root).config
         return done
 
     def ended_by_rotation(self) -> tuple[str, ...]:
@@ -1386,14 +1354,14 @@ class Lake:
             reference = named(reference, wanted, subjects.called(self.context, wanted))
         delivered = [str(destinations.expanded(path)) for path in inbox]
         deliveries.refuse_missing(delivered)
+        workers = self._workers(engine)
         with (
-            self.context.writing(_finish_rotation, _finish_release, progress=progress),
+            self.context.writing(*durable.ALL, erasing=True, progress=progress),
             access.noted(self.context, "erase", people=len(wanted), must=False),  # which has its receipt
         ):
-            key, workers = self.key(), self._workers(engine)
             done = erasure.erase(
                 self.context,
-                key,
+                self.key(),
                 wanted,
                 delivered=delivered,
                 reference=reference,
@@ -1424,9 +1392,9 @@ class Lake:
         from stedi.erasure import replay
 
         self.context.refuse_copied()
-        place = destinations.expanded(s3.at(journal)).absolute()
-        _finish_rotation(self.context, progress)
-        done = replay.replay(self.context, self.key(), place, progress=progress)
+        copies = replay.read(self.context, self.key(), destinations.expanded(s3.at(journal)).absolute())
+        with self.context.mending(*durable.ALL, progress=progress):
+            done = replay.replay(self.context, self.key(), copies, progress=progress)
         if done.complete:
             self.context.accept()
         return done
@@ -1505,64 +1473,3 @@ def _table(state: TableState) -> Table:
         return Table(state.name, ALL_ZONES[state.name], 0, 0, None, None)
     rows, size = current.total("records"), current.total("files-size")
     return Table(state.name, ALL_ZONES[state.name], rows, size, current.id, current.at)
-
-
-def _finish_rotation(context: Context, progress: Progress) -> None:
-    """Finishes a key rotation that was interrupted; one that is alive is waited for."""
-    if key_change.left(context.root):
-        from stedi.operations.maintenance import key_rotation
-
-        context.key()  # confirms it
-        with durable.commands(context.root, durable.ALL, lambda what: progress(what, None)):
-            if not key_rotation.finish(context.catalog, context.root, progress):
-                raise CommitConflict(
-                    f"{context.root}: a key rotation came too late and was given up; nothing was changed: run this "
-                    "command again, then `stedi key rotate`"
-                )
-
-
-def _finish_erasure(context: Context, progress: Progress) -> None:
-    """Finishes an erasure that was interrupted; one that is alive is waited for."""
-    if (context.root / tombstones.PENDING).exists():
-        from stedi import erasure
-
-        erasure.erase(context, context.key(), progress=progress)
-
-
-def _finish_release(context: Context, progress: Progress) -> None:
-    """Finishes a release that was interrupted once it was decided, and removes one that was not; none that is alive."""
-    if (context.root / "releasing.json").exists():
-        from stedi.datasets import registry
-
-        registry.recover(context, progress)
-    elif not s3.is_remote(context.root) and any((context.root / "releases").glob("*/.*.partial")):
-        from stedi.datasets import registry
-
-        registry.remove_abandoned(context.root)
-
-
-_RECOVERIES = (_finish_rotation, _finish_release, _finish_erasure)
-"""What must not stay cut off, in the order in which it is finished."""
-
-
-def _finish_landings(context: Context) -> None:
-    """Finishes what a landing that died has left; one that is alive finishes its own."""
-    if any((context.root / "pending").glob("*.json")):
-        from stedi.landing import journal
-
-        try:
-            with durable.lock(context.root / "land.lock", wait=False):
-                journal.finish(context.catalog, context.root / "pending", context.key)
-        except LakeBusy:
-            return
-
-
-def _land_waiting_withdrawals(context: Context, key: Key) -> None:
-    """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
-    from stedi.privacy.journal import WAITING
-
-    if (context.root / WAITING).exists():
-        from stedi.landing import withdrawal
-
-        with durable.lock(context.root / "land.lock", wait=True):
-            withdrawal.again(context, key)

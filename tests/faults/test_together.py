@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +18,10 @@ import pytest
 from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
 from lakes import BELOW_LANDING, LANDING, Slate, conserved, contents, records
-from stedi.errors import LakeBusy
+from stedi.context.progress import Progress
+from stedi.errors import LakeBusy, LakeError
 from stedi.lake import Lake
+from stedi.privacy import key_change, tombstones
 from stedi.storage import durable
 
 WRITERS, COMMITS = 8, 50 if NIGHTLY else 20
@@ -149,6 +153,32 @@ def test_builds_at_once_build_once(slate: Slate, tmp_path: Path) -> None:
     assert sorted(map(bool, runs)) == [False, True], "the second finds nothing to do"
     assert [rows.total() for rows in contents(lake).values()] == [40, 800, 40, 800, 800]
     assert all(state.branches.keys() == {"main"} for state in lake.catalog.tables().values())
+
+
+@pytest.mark.parametrize("begun", [tombstones.PENDING, key_change.NAME])
+@pytest.mark.parametrize(
+    ("holder", "work"),
+    [
+        ("land", lambda lake, told: lake.land(progress=told)),
+        ("land", lambda lake, told: lake.withdraw("0@x.example", progress=told)),
+        ("build", lambda lake, told: lake.tag("v1", progress=told)),
+        ("build", lambda lake, told: lake.build(wait=True, progress=lambda line: told(line, None))),
+        ("maintain", lambda lake, told: lake.maintain(progress=told)),
+        ("maintain", lambda lake, told: lake.migrate(progress=told)),
+    ],
+    ids=["land", "withdraw", "tag", "build", "maintain", "migrate"],
+)
+def test_a_command_is_refused_by_what_was_cut_off_while_it_waited(
+    slate: Slate, begun: str, holder: str, work: Callable[[Lake, Progress], object]
+) -> None:
+    lake, waits = slate.wiped(), threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        with durable.lock(lake.root / f"{holder}.lock", wait=False):
+            waiting = beside.submit(work, lake, lambda what, share: waits.set())
+            assert waits.wait(60)
+            (lake.root / begun).touch()
+        with pytest.raises(LakeError, match="interrupted"):
+            waiting.result()
 
 
 def test_repair_leaves_a_lake_at_work_alone(slate: Slate) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -153,11 +153,14 @@ def test_a_landing_that_was_first_is_waited_for_and_erased(stage: Stage) -> None
     assert lake.receipts()
 
 
-def test_maintenance_finishes_an_erasure_first(stage: Stage) -> None:
+@pytest.mark.parametrize("work", [Lake.maintain, lambda lake: lake.quarantine().replay()], ids=["maintain", "replay"])
+def test_a_command_that_neither_lands_nor_builds_finishes_an_erasure_first(
+    stage: Stage, work: Callable[[Lake], object]
+) -> None:
     lake, _ = stage.made()
     with dying(Catalog, "vacuum"):
         erase(lake, ANA)
-    lake.maintain()
+    work(lake)
     assert lake.receipts()
 
 

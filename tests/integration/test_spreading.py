@@ -19,7 +19,8 @@ from stedi.storage import config as settings
 
 
 def land(lake: Lake, inbox: Path, pool: Pool) -> Landing:
-    return landing.land(lake.context, lake.key(), [inbox], workers=pool)
+    with lake.context.writing("land"):
+        return landing.land(lake.context, lake.key(), [inbox], workers=pool)
 
 
 def files_beside(lake: Lake) -> set[str]:

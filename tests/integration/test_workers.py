@@ -18,6 +18,7 @@ from stedi.errors import AuditFailed, DamagedFile, LakeError
 from stedi.lake import Lake
 from stedi.operations import maintenance
 from stedi.schema.tables import ZONES
+from stedi.storage import durable
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 def erase(lake: Lake, workers: Pool | None) -> dict[str, object]:
-    [receipt] = erasure.erase(lake.context, lake.key(), [ANA], workers=workers)
+    with lake.context.writing(*durable.ALL, erasing=True):
+        [receipt] = erasure.erase(lake.context, lake.key(), [ANA], workers=workers)
     return receipt
 
 

@@ -22,6 +22,7 @@ from stedi.erasure.pending import Pending
 from stedi.erasure.search import Search
 from stedi.lake import Lake
 from stedi.privacy import tombstones
+from stedi.storage import durable
 
 ANA, BO, CY = "ana.bo@test.example", "bo@test.example", "cy@test.example"
 NAME, PHONE, DEVICE, SHARED = "Ana Bo Lund", "+15550100", "device-of-ana", "device-of-many"
@@ -91,7 +92,8 @@ class Stage:
 
 def erase(lake: Lake, *addresses: str, now: int = NOW, **options: Any) -> dict[str, Any]:
     """Erases as if it were `now` and returns the receipt."""
-    return erasure.erase(lake.context, lake.key(), addresses, now=instant(now), **options)[-1]
+    with lake.context.writing(*durable.ALL, erasing=True):
+        return erasure.erase(lake.context, lake.key(), addresses, now=instant(now), **options)[-1]
 
 
 def looked_for(lake: Lake, address: str) -> Callable[[], Search]:

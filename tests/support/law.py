@@ -50,6 +50,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.roles import Readings
 from stedi.schema.tables import NAMESPACE
+from stedi.storage import durable
 from stedi.transform import Build
 from truth import Records, Truth
 from worlds import FEEDS, NEIGHBOURS
@@ -389,7 +390,8 @@ class RealLake:
         lake, died = self.lake, False
 
         def erase(*who: str) -> list[dict[str, Any]]:
-            return erasure.erase(lake.context, lake.key(), who, now=now)
+            with lake.context.writing(*durable.ALL, erasing=True):
+                return erasure.erase(lake.context, lake.key(), who, now=now)
 
         if killed:
             died = kills.at(killed, lambda: erase(*addresses))

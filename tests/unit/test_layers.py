@@ -81,6 +81,24 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{node.module}.{alias.name}"
 
 
+ONE_COMMIT = "stedi.catalog.committer"
+"""Locks `catalog.lock`, for the moments of one commit: no command's lock."""
+LOCKED_ALONE = {
+    "stedi.operations.maintenance": "landings and builds wait for one table at a time, and not for all of them",
+    "stedi.operations.maintenance.adoption": "its folder is still a copy, which `writing` refuses",
+    "stedi.operations.recovery": "runs before the command that it makes room for takes its own locks, or beside it",
+}
+"""What takes locks of commands besides `Context.writing`, and why."""
+
+
+def methods(path: Path) -> set[tuple[str, str]]:
+    """Returns what a module calls by a dotted name: the last two parts of each."""
+    calls = (node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
+    return {
+        (getattr(f.value, "attr", getattr(f.value, "id", "")), f.attr) for f in calls if isinstance(f, ast.Attribute)
+    }
+
+
 def own_layer(name: str) -> str | None:
     """Returns the layer that an imported name belongs to, or None for what is not ours."""
     first, *rest = name.split(".")
@@ -158,6 +176,16 @@ def test_the_proof_shares_nothing_with_what_it_proves() -> None:
         assert "importlib.resources" not in path.read_text("utf-8")
         called = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
         assert not called & {"pseudonymise", "prepare", "graph", "assertions"}
+
+
+def test_only_the_context_locks_a_lake() -> None:
+    """So nothing writes without what `Context.writing` refuses and finishes."""
+    own = {("durable", "lock"), ("durable", "commands")}
+    locking = {path for path in modules() if methods(path) & own} - {SOURCE / "storage" / "durable.py"}
+    assert {dotted(path) for path in locking if layer(path) != "context"} == {ONE_COMMIT}
+    assert not [dotted(path) for path in modules() for _, name in imports(path) if "durable.lock" in name]
+    alone = {dotted(path) for path in modules() if ("context", "locked") in methods(path)}
+    assert alone == LOCKED_ALONE.keys()
 
 
 def test_only_the_command_line_prints() -> None:

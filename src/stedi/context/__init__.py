@@ -1,9 +1,9 @@
 """An open lake: its folder, settings, catalog and key, and the checks that every command makes.
 
-`Context.open` compares the lake's place with those that its tables name. `Context.writing` refuses a copy and a lake
-that was rolled back, finishes an interrupted key rotation, release or erasure, and records afterwards the state that
-the lake has reached. Within it each command takes its locks (`durable.commands`), and refuses once more what could have
-begun until then. An interrupted landing is finished by `landing.journal`.
+`Context.open` compares the lake's place with those that its tables name. A command writes in a block of
+`Context.writing`: it refuses a copy and a lake that was rolled back, finishes what was interrupted, takes the command's
+locks, refuses once more what could have begun until then, and records afterwards the state that the lake has reached.
+`Context.mending` is its counterpart for the commands that put a lake right, `Context.locked` the locks alone.
 `creation` makes a lake, `places` checks where one may be, `seen` is the record of its last known state outside the
 lake, `runs` the history of commands, `access` the access log.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from stedi._frozen import replace
 from stedi.catalog import Catalog, TableState, snapshots
@@ -32,8 +32,21 @@ from stedi.storage.config import Config
 if TYPE_CHECKING:
     from stedi.context.runs import Observer, Run
 
-Recovery = Callable[["Context", Progress], None]
-"""Finishes the work of an interrupted command, if there is any."""
+
+class Recoveries(Protocol):
+    """What finishes the work of interrupted commands, if there is any (`operations.recovery`)."""
+
+    def finish_rotation(self, context: Context, progress: Progress) -> None:
+        """Finishes a key rotation, under locks of its own."""
+
+    def finish_release(self, context: Context, progress: Progress) -> None:
+        """Finishes a release, under locks of its own."""
+
+    def finish_erasure(self, context: Context, progress: Progress) -> None:
+        """Finishes an erasure, under locks of its own."""
+
+    def finish_landings(self, context: Context) -> None:
+        """Finishes landings; the caller holds their lock."""
 
 
 class Context:
@@ -46,7 +59,10 @@ class Context:
         say: Called with messages that do not stop a command.
         run: The run under way, while a verb writes (`runs`).
         observers: Told of the runs as they begin and end.
+        recoveries: What `writing` finishes; `Lake` sets it, since the modules that do it stand above this one.
     """
+
+    recoveries: Recoveries
 
     def __init__(self, root: Path, config: Config) -> None:
         self.root = root
@@ -185,24 +201,82 @@ class Context:
             )
 
     @contextmanager
-    def writing(self, *recoveries: Recovery, progress: Progress = lambda what, share: None) -> Iterator[None]:
-        """Refuses to write to a copy or a rolled-back lake, and records the lake's state at the end of the block.
+    def writing(
+        self,
+        *commands: str,
+        wait: bool = True,
+        advice: str = durable.LATER,
+        keyless: bool = False,
+        erasing: bool = False,
+        progress: Progress = lambda what, share: None,
+    ) -> Iterator[None]:
+        """Lets a command write during a block, after which the lake's state is recorded.
+
+        Before the block it refuses what must not be written to, finishes what was interrupted, and takes the locks.
 
         Args:
-            recoveries: Functions that finish interrupted work before the block.
-            progress: Called with what is being finished and its completed share.
+            commands: Whose locks are held: commands of `durable.ALL`. With `land` there is no unfinished landing.
+            wait: Whether to wait for other runs of them; maintenance, which holds a table for moments, is waited for.
+            advice: What to do where another is running and `wait` is False, for the message.
+            keyless: Whether the command does without the lake's key. Others are refused before a lock's file is made.
+            erasing: Whether the command itself finishes an interrupted erasure.
+            progress: Called with what is waited for or being finished, and its completed share.
 
         Raises:
             CopiedLake: The folder was copied or moved, and not adopted since it was opened.
-            LakeError: The lake is older than what was seen of it.
+            LakeError: The lake is older than what was seen of it, or an erasure was interrupted while this waited.
+            KeyRefused: The lake's key is missing, or was changed while this waited.
+            LakeBusy: Another command is running and `wait` is False, or a key rotation was interrupted meanwhile.
         """
         self.refuse_copied()
         self.refuse_older()
-        for recover in recoveries:
-            recover(self, progress)
-        yield
+        self.recoveries.finish_rotation(self, progress)
+        self.recoveries.finish_release(self, progress)
+        if not erasing:
+            self.recoveries.finish_erasure(self, progress)
+        if not keyless:
+            self.key()
+        wait = wait or durable.is_held(self.root / "maintain.lock")
+        with self.locked(*commands, wait=wait, advice=advice, progress=progress):
+            if "build" in commands:  # below landing are pseudonyms, which one key makes
+                key_change.refuse_other(self.root, self.config.key_fingerprint)
+            else:
+                key_change.refuse_unfinished(self.root)  # its staged files must stay until they are published
+            if not erasing:
+                tombstones.refuse_unfinished(self.root)
+            if "land" in commands:  # before it reads the ledger: what a killed landing had decided counts as landed
+                self.recoveries.finish_landings(self)
+            yield
         # not after an error: a record that lags does no harm, and the next command that writes brings it up
         self.note_seen()
+
+    @contextmanager
+    def mending(
+        self, *commands: str, wait: bool = True, progress: Progress = lambda what, share: None
+    ) -> Iterator[None]:
+        """Lets a command write that puts a damaged or rolled-back lake right, which `writing` refuses.
+
+        Nothing but a key rotation is finished first: the rest may need what is damaged, or undo what is put right.
+        Afterwards the command calls `accept`, if it has succeeded. Args and Raises: as for `writing`.
+        """
+        self.refuse_copied()
+        self.key()
+        self.recoveries.finish_rotation(self, progress)
+        with self.locked(*commands, wait=wait, progress=progress):
+            yield
+
+    def locked(
+        self,
+        *commands: str,
+        wait: bool = True,
+        advice: str = durable.LATER,
+        progress: Progress = lambda what, share: None,
+    ) -> AbstractContextManager[None]:
+        """Holds the locks of commands during a block, and does nothing else that `writing` does.
+
+        For a command that works part by part, for what `writing` finishes, and for a folder that is no lake yet.
+        """
+        return durable.commands(self.root, commands, lambda what: progress(what, None), wait=wait, advice=advice)
 
     def note_seen(self, *, set_back: bool = False) -> None:
         """Records the lake's state outside the lake, and copies new entries of its journal.
@@ -253,7 +327,7 @@ class Context:
         from stedi.privacy import journal
 
         key, folder = self.key(), self.outside()
-        with durable.lock(self.root / "land.lock", wait=True):
+        with self.locked("land"):
             seen_before = seen.read(folder, self.config.lake_id, key)
             beyond = seen_before.number if seen_before else 0
             found = seen.now(self.catalog, self.root, key)

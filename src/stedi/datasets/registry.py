@@ -24,7 +24,7 @@ from typing import Any
 
 from stedi._frozen import dataclass, field
 from stedi.context import Context
-from stedi.context.progress import Progress, run_id
+from stedi.context.progress import run_id
 from stedi.datasets import folder
 from stedi.datasets.manifest import Release, Split
 from stedi.datasets.options import SPLITS, Options
@@ -375,13 +375,6 @@ def session(context: Context) -> Iterator[DuckDB]:
         for name in REGISTRY:
             engine.bind_files(name, context.catalog.files(context.catalog.table(name)))
         yield engine
-
-
-def recover(context: Context, progress: Progress) -> None:
-    """Finishes an interrupted release; waits for a running one."""
-    if unfinished(context.root):
-        with durable.commands(context.root, ["build"], lambda what: progress(what, None)):
-            finish(context, context.key())
 
 
 def _register(context: Context, target: Path, raw: bytes) -> None:

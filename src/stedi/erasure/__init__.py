@@ -3,8 +3,8 @@
 What is due is built first, where tables were built before: then every table below landing was built from what landing
 holds, and loses the customers together with it. Two phases follow, *locate*, then *remove*. What the first has found is
 kept in a file of marks (`pending`) before the second changes anything; from then on the erasure will end, whatever ends
-this process: the next erasure, landing or build goes on with it. All other commands that write are held off by their
-own locks from the first step to the last.
+this process: the next command that writes goes on with it. All other commands that write are held off by their own
+locks from the first step to the last.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from stedi.erasure.search import search_lake
 from stedi.errors import AuditFailed, LakeBusy, LakeError, StediError
 from stedi.landing import journal, withdrawal
 from stedi.landing.deliveries import remote
-from stedi.privacy import decoding, key_change, receipts, signatures, tombstones
+from stedi.privacy import decoding, receipts, signatures, tombstones
 from stedi.privacy import journal as lasting
 from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
@@ -84,6 +84,8 @@ def erase(
 ) -> list[dict[str, Any]]:
     """Erases customers; first finishes an interrupted erasure, and builds what is due.
 
+    The caller holds the locks of all commands that write.
+
     Args:
         context: The lake.
         key: The lake's key.
@@ -107,21 +109,18 @@ def erase(
         LakeError: The lake cannot be read, or lies elsewhere than its tables say; nothing was changed.
     """
     catalog, root, done = context.catalog, context.root, []
-    with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
-        key_change.refuse_other(root, context.config.key_fingerprint)
-        journal.finish(catalog, root / "pending", lambda: key)
-        left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
-        # one file tells what is under way: the older erasure ends before another begins
-        if left is not None:
-            done.append(_Erasure(context, key, left, progress, workers, engine).finish())
-        if addresses:
-            places = tuple(str(s3.at(path).absolute()) for path in delivered)
-            signatures.publish(root, key)  # refused before anything is removed
-            if any(map(s3.is_remote, places)):
-                s3.client()  # likewise, without boto3
-            new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
-            new = replace(new, reference=reference, operator=operator.name())
-            done.append(_Erasure(context, key, new, progress, workers, engine).finish())
+    left = _cut_off(catalog, root, key, recover=recover, alone=not addresses)
+    # one file tells what is under way: the older erasure ends before another begins
+    if left is not None:
+        done.append(_Erasure(context, key, left, progress, workers, engine).finish())
+    if addresses:
+        places = tuple(str(s3.at(path).absolute()) for path in delivered)
+        signatures.publish(root, key)  # refused before anything is removed
+        if any(map(s3.is_remote, places)):
+            s3.client()  # likewise, without boto3
+        new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
+        new = replace(new, reference=reference, operator=operator.name())
+        done.append(_Erasure(context, key, new, progress, workers, engine).finish())
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
             f"{root}: expected no trace of the erased customers, found one in {_listed(found)}; the erasure has "
@@ -233,7 +232,6 @@ def again(
         The receipts of what was done now.
     """
     catalog, root = context.catalog, context.root
-    journal.finish(catalog, root / "pending", lambda: key)
     left = _cut_off(catalog, root, key, recover=True, alone=False)
     done = [_Erasure(context, key, left, progress, None).finish()] if left else []
     if not erased:

@@ -36,7 +36,6 @@ from stedi.landing.rows import LandedFile
 from stedi.landing.tombstone_filter import TombstoneFilter
 from stedi.landing.unread import Unread
 from stedi.landing.writing import Written
-from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.feeds import CONTRACTS, CUSTOMER
 from stedi.schema.tables import ZONES, DataFile
@@ -117,7 +116,7 @@ def land(
     workers: Workers | None = None,
     among: Callable[[Path], bool] = lambda path: True,
 ) -> Landing:
-    """Lands the new files among these paths; landing them again adds nothing.
+    """Lands the new files among these paths; landing them again adds nothing. The caller holds the landing lock.
 
     Args:
         context: The lake.
@@ -133,57 +132,53 @@ def land(
         LandingError: A file changed during the landing; nothing of its batch was landed.
     """
     catalog, config, root = context.catalog, context.config, context.root
-    with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for another landing", None)):
-        tombstones.refuse_unfinished(root)
-        sieve = TombstoneFilter.of(root, key)
-        # before the ledger is read: what a killed landing had decided counts as landed
-        journal.finish(catalog, root / "pending", lambda: key)
-        tables = [name for name, zone in ZONES.items() if zone == "landing"]
-        finish = partial(journal.finish, catalog, root / "pending", lambda: key)
-        orphans.remove_abandoned(catalog, tables, config.grace_hours * 3600, finish=finish)
-        # of landings that were killed: with the lock held nobody else is at work there
-        shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
-        landed: list[LandedFile] = []
-        skipped: list[Skipped] = []
-        drift: dict[str, dict[str, int]] = {}
-        odd: list[OddInstants] = []
-        refused: list[str] = []
-        there = [path for path in paths if s3.is_remote(path)]
-        here = [path for path in paths if not s3.is_remote(path)]
-        # the lake may lie among the deliveries, and its own files are none
-        inside = s3.is_remote(root)
-        walked = list(local.walk(here, feed, avoid=None if inside else root))
-        found = [item for item in walked if isinstance(item, local.Delivered) and among(item.path)]
-        objects = Objects(root, [s3.at(path) for path in there], feed, avoid=root if inside else None)
-        skipped += [*objects.skipped, *(item for item in walked if isinstance(item, Skipped))]
-        landed += objects.known(catalog, partial(DuckDB.of, config, durable.scratch(root) / "landing" / "known"))
-        for batch, fetched in (
-            *((b, ()) for b in batches(found, _size, _BATCH_BYTES)),
-            *(((), b) for b in objects.batches()),
-        ):
-            with journal.Commit(catalog) as commit:
-                if commit.planned is not None:
-                    sieve = TombstoneFilter.of(root, key)  # read again: another process may have erased somebody
-                run = _Batch(context, key, commit, progress, sieve, workers)
-                done = run.land([*batch, *run.fetch(fetched)])
-                # after the commit: what is noted is not fetched again
-                objects.note(fetched, done)
-                landed += done
-            skipped += run.skipped
-            odd += run.odd
-            refused += [commit.id] if run.refused else []
-            for name, counts in run.drift.items():
-                sums = drift.setdefault(name, {})
-                for what, count in counts.items():
-                    sums[what] = sums.get(what, 0) + count
-        # a record that has landed may make the customer of a replayed withdrawal known
-        if withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
-            withdrawal.again(context, key)
-        lost: tuple[Unread, ...] = ()
-        if refused:
-            with context.temporary() as folder, DuckDB.of(config, folder) as engine:
-                # after the last batch: who consents is decided by all that has landed
-                lost = unread.unread(engine, catalog, refused, int(time.time() * 1000))
+    sieve = TombstoneFilter.of(root, key)
+    tables = [name for name, zone in ZONES.items() if zone == "landing"]
+    finish = partial(journal.finish, catalog, root / "pending", lambda: key)
+    orphans.remove_abandoned(catalog, tables, config.grace_hours * 3600, finish=finish)
+    # of landings that were killed: with the lock held nobody else is at work there
+    shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)
+    landed: list[LandedFile] = []
+    skipped: list[Skipped] = []
+    drift: dict[str, dict[str, int]] = {}
+    odd: list[OddInstants] = []
+    refused: list[str] = []
+    there = [path for path in paths if s3.is_remote(path)]
+    here = [path for path in paths if not s3.is_remote(path)]
+    # the lake may lie among the deliveries, and its own files are none
+    inside = s3.is_remote(root)
+    walked = list(local.walk(here, feed, avoid=None if inside else root))
+    found = [item for item in walked if isinstance(item, local.Delivered) and among(item.path)]
+    objects = Objects(root, [s3.at(path) for path in there], feed, avoid=root if inside else None)
+    skipped += [*objects.skipped, *(item for item in walked if isinstance(item, Skipped))]
+    landed += objects.known(catalog, partial(DuckDB.of, config, durable.scratch(root) / "landing" / "known"))
+    for batch, fetched in (
+        *((b, ()) for b in batches(found, _size, _BATCH_BYTES)),
+        *(((), b) for b in objects.batches()),
+    ):
+        with journal.Commit(catalog) as commit:
+            if commit.planned is not None:
+                sieve = TombstoneFilter.of(root, key)  # read again: another process may have erased somebody
+            run = _Batch(context, key, commit, progress, sieve, workers)
+            done = run.land([*batch, *run.fetch(fetched)])
+            # after the commit: what is noted is not fetched again
+            objects.note(fetched, done)
+            landed += done
+        skipped += run.skipped
+        odd += run.odd
+        refused += [commit.id] if run.refused else []
+        for name, counts in run.drift.items():
+            sums = drift.setdefault(name, {})
+            for what, count in counts.items():
+                sums[what] = sums.get(what, 0) + count
+    # a record that has landed may make the customer of a replayed withdrawal known
+    if withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
+        withdrawal.again(context, key)
+    lost: tuple[Unread, ...] = ()
+    if refused:
+        with context.temporary() as folder, DuckDB.of(config, folder) as engine:
+            # after the last batch: who consents is decided by all that has landed
+            lost = unread.unread(engine, catalog, refused, int(time.time() * 1000))
     return Landing(tuple(landed), tuple(skipped), drift, tuple(odd), lost)
 
 

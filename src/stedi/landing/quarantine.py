@@ -115,7 +115,7 @@ class Quarantine:
     """
 
     def __init__(self, context: Context) -> None:
-        self._key, self._writing, self._context = context.key, context.writing, context
+        self._key, self._context = context.key, context
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
 
     def total(self) -> int:
@@ -178,11 +178,8 @@ class Quarantine:
             LakeError: The lake was rolled back; nothing was changed.
         """
         with runs.recorded(self._context, "quarantine --replay") as end:
-            with self._writing(), durable.lock(self._root / "land.lock", wait=True):
-                tombstones.refuse_unfinished(self._root)
-                journal.finish(self._catalog, self._root / "pending", self._key)
-                with journal.Commit(self._catalog) as batch:
-                    done = self._replay(batch)
+            with self._context.writing("land", keyless=True), journal.Commit(self._catalog) as batch:
+                done = self._replay(batch)
             end(done, done.landed, "")
         return done
 

@@ -93,6 +93,8 @@ def withdraw(
 ) -> Withdrawal:
     """Lands a withdrawal for each customer who has not just withdrawn; the next build removes them.
 
+    The caller holds the landing lock.
+
     Args:
         context: The lake.
         key: The lake's pseudonym key.
@@ -106,27 +108,24 @@ def withdraw(
     if not wanted:
         return Withdrawal(0, 0, 0, 0, 0)
     catalog, root = context.catalog, context.root
-    with durable.lock(root / "land.lock", wait=True, waiting=lambda: progress("waiting for a landing", None)):
-        tombstones.refuse_unfinished(root)
-        journal.finish(catalog, root / "pending", lambda: key)
-        now = int(time.time() * 1000) if now is None else now
-        with journal.Commit(catalog) as batch, DuckDB.of(context.config, batch.scratch) as engine:
-            progress("write withdrawals", None)
-            erased = [address for address in wanted if tombstones.erased_at(root, key, address) is not None]
-            gone = _bind(engine, catalog, key, wanted, erased, now)
-            strangers: list[str] = []
-            [(landed, unknown)] = engine.rows("select count(*), count(*) filter (where not known) from withdrawn")
-            if landed:
-                said: dict[str, list[int]] = {}
-                for address, at, met in engine.rows("select email, lastUpdateDate, known from withdrawn"):
-                    if not met:
-                        strangers.append(address)
-                    said.setdefault(tombstones.person(key, address), []).append(at)
-                progress("commit", None)
-                appends = _write(engine, batch, landed)
-                # first of all: a withdrawal that is in no delivery must survive the lake
-                keep(root, key, context.config.lake_id, batch.id, said)
-                batch.commit(key, appends)
+    now = int(time.time() * 1000) if now is None else now
+    with journal.Commit(catalog) as batch, DuckDB.of(context.config, batch.scratch) as engine:
+        progress("write withdrawals", None)
+        erased = [address for address in wanted if tombstones.erased_at(root, key, address) is not None]
+        gone = _bind(engine, catalog, key, wanted, erased, now)
+        strangers: list[str] = []
+        [(landed, unknown)] = engine.rows("select count(*), count(*) filter (where not known) from withdrawn")
+        if landed:
+            said: dict[str, list[int]] = {}
+            for address, at, met in engine.rows("select email, lastUpdateDate, known from withdrawn"):
+                if not met:
+                    strangers.append(address)
+                said.setdefault(tombstones.person(key, address), []).append(at)
+            progress("commit", None)
+            appends = _write(engine, batch, landed)
+            # first of all: a withdrawal that is in no delivery must survive the lake
+            keep(root, key, context.config.lake_id, batch.id, said)
+            batch.commit(key, appends)
     already = len(wanted) - landed - gone
     return Withdrawal(len(wanted), landed, unknown, already, gone, strangers=tuple(sorted(strangers)))
 

@@ -24,6 +24,12 @@ from stedi._frozen import dataclass
 from stedi.errors import LakeBusy, LakeError
 from stedi.storage import copies, s3
 
+ALL = ("maintain", "build", "land")
+"""The commands that write, in the order in which their locks are taken."""
+
+LATER = "try again when it has ended"
+"""What to do where a command is running that is not waited for."""
+
 _AT_ONCE = 1_000
 """Objects that are removed before the locks are looked at again."""
 
@@ -329,7 +335,7 @@ def lock(
     *,
     wait: bool | float,
     waiting: Callable[[], None] | None = None,
-    advice: str = "try again when it has ended",
+    advice: str = LATER,
 ) -> Iterator[None]:
     """Holds an exclusive lock on a file for the length of a block; it ends with the process, however that ends.
 
@@ -368,23 +374,26 @@ def lock(
 
 
 @contextmanager
-def commands(root: Path, names: Iterable[str], waiting: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other runs of some commands on a lake waiting during a block; waits for running ones first.
+def commands(
+    root: Path, names: Collection[str], waiting: Callable[[str], None], *, wait: bool = True, advice: str = LATER
+) -> Iterator[None]:
+    """Keeps some commands from running on a lake during a block.
 
     Args:
         root: The lake's folder.
-        names: The commands; several are locked in the order `maintain`, `build`, `land`.
+        names: The commands, of `ALL`; their locks are taken in its order, whatever theirs.
         waiting: Called with each running command that is waited for.
+        wait: Whether to wait for running ones.
+        advice: As for `lock`.
+
+    Raises:
+        LakeBusy: One is running and `wait` is False.
     """
     with ExitStack() as stack:
-        for name in names:
-            told = partial(waiting, f"waiting for another {name}")
-            stack.enter_context(lock(root / f"{name}.lock", wait=True, waiting=told))
+        for name in [name for name in ALL if name in names]:
+            told = partial(waiting, f"waiting for another {'landing' if name == 'land' else name}")
+            stack.enter_context(lock(root / f"{name}.lock", wait=wait, waiting=told, advice=advice))
         yield
-
-
-ALL = ("maintain", "build", "land")
-"""The commands that write, in the order in which their locks are taken."""
 
 
 def _flock(descriptor: int, path: Path, operation: int) -> None:

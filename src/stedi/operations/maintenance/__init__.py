@@ -32,7 +32,6 @@ from stedi.errors import LakeError
 from stedi.landing import journal
 from stedi.operations.maintenance.compaction import Compaction, due
 from stedi.operations.maintenance.report import Maintained, Maintenance, Removed
-from stedi.privacy import key_change, tombstones
 from stedi.query import withdrawn
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, ZONES, DataFile
 from stedi.storage import durable, s3
@@ -40,18 +39,25 @@ from stedi.storage import durable, s3
 __all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain", "overdue"]
 
 
+def preview(context: Context) -> Maintenance:
+    """Returns what `maintain` would do; takes no lock, so a command at work can change it."""
+    work = _Run(context, None)
+    tables = tuple(work.foreseen(name) for name in _tables(context.catalog))
+    return Maintenance("", tables, _total(work.temporary()), access.trim(context, dry_run=True))
+
+
 def maintain(
     context: Context,
     *,
-    dry_run: bool = False,
     progress: Progress = lambda what, share: None,
     workers: Workers | None = None,
 ) -> Maintenance:
     """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.
 
+    The caller keeps other maintenance waiting. Landings and builds wait for one table at a time.
+
     Args:
         context: The lake; its key is needed if a landing was interrupted, to finish it.
-        dry_run: Only say what would be done; takes no lock, so a command at work can change it.
         progress: Called with the current step and its completed share.
         workers: The workers that rewrite files; by default this process.
 
@@ -60,30 +66,20 @@ def maintain(
         KeyRefused: A landing was interrupted, and the lake's key is not at hand; nothing was changed.
         LakeError: A table's files lie outside the lake's folder or cannot be read; nothing of it was removed.
     """
-    root, work = context.root, _Run(context, workers)
-    if dry_run:
-        tables = tuple(work.foreseen(name) for name in _tables(context.catalog))
-        return Maintenance("", tables, _total(work.temporary()), access.trim(context, dry_run=True))
-    done = []
-
-    def waiting(what: str) -> None:
-        progress(what, None)
-
-    with durable.commands(root, ["maintain"], waiting):
-        key_change.refuse_unfinished(root)  # its staged files must stay until they are published
-        tombstones.refuse_unfinished(root)
-        names = _tables(context.catalog)
-        for number, name in enumerate(names):
-            progress(f"maintain {name}, {number + 1} of {len(names)}", number / len(names))
-            # a build reads landing tables: it must not lose a file that it has pinned
-            with durable.commands(root, ["build", "land"] if ALL_ZONES[name] == "landing" else ["build"], waiting):
-                done.append(work.table(name))
-        with durable.commands(root, ["build", "land"], waiting):
-            temporary = work.temporary()
-            for path in temporary:
-                _remove(path)
-        trimmed = access.trim(context)
-        runs.trim(root)
+    work, done = _Run(context, workers), []
+    names = _tables(context.catalog)
+    for number, name in enumerate(names):
+        progress(f"maintain {name}, {number + 1} of {len(names)}", number / len(names))
+        # a build reads landing tables: it must not lose a file that it has pinned
+        writers = ("build", "land") if ALL_ZONES[name] == "landing" else ("build",)
+        with context.locked(*writers, progress=progress):
+            done.append(work.table(name))
+    with context.locked("build", "land", progress=progress):
+        temporary = work.temporary()
+        for path in temporary:
+            _remove(path)
+    trimmed = access.trim(context)
+    runs.trim(context.root)
     return Maintenance(work.run, tuple(done), _total(temporary), trimmed)
 
 

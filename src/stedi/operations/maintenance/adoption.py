@@ -26,7 +26,7 @@ from stedi._frozen import dataclass, replace
 from stedi.catalog import Catalog, checksums, hint, snapshots
 from stedi.catalog.checksums import Output
 from stedi.catalog.sqlite import Pointers
-from stedi.context import access, runs
+from stedi.context import Context, access, runs
 from stedi.context.places import home_of
 from stedi.context.progress import Progress
 from stedi.errors import ConfigError, LakeError
@@ -62,15 +62,14 @@ class Adoption:
 
 
 def adopt(
-    root: Path, config: Config, key: Key, *, new_id: bool = False, progress: Progress = lambda what, share: None
+    context: Context, key: Key, *, new_id: bool = False, progress: Progress = lambda what, share: None
 ) -> Adoption:
     """Makes a copied or moved folder a separate lake.
 
     If the original lake still exists, this one gets a new id; otherwise it keeps its id.
 
     Args:
-        root: The folder.
-        config: Its settings.
+        context: The folder.
         key: Its key.
         new_id: Give it an id of its own in any case: the lake that it comes from lives on another machine.
         progress: Told what is being done and the share of it that is done.
@@ -79,6 +78,7 @@ def adopt(
         LakeError: It is in a bucket, a command was interrupted in it, or some of its files are missing or lie
             elsewhere; nothing that others read was changed.
     """
+    root, config = context.root, context.config
     if s3.is_remote(root):
         raise LakeError(
             f"{root}: expected a lake in a folder, found one in a bucket, whose tables belong to the original's "
@@ -104,7 +104,7 @@ def adopt(
         lock = root / f"{name}.lock"
         if lock.exists() and lock.stat().st_nlink > 1:
             lock.unlink()
-    with durable.commands(root, durable.ALL, lambda what: progress(what, None)):
+    with context.locked(*durable.ALL, progress=progress):
         # from here on the folder is half adopted, and a repetition finds the note and what remains to be done
         durable.write(root / NOTE, json.dumps({"home": str(home)}).encode())
         made = {}

@@ -10,15 +10,12 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from stedi._frozen import dataclass
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.snapshots import AS_OF
-from stedi.context.progress import Progress
 from stedi.errors import LakeError, UsageError
 from stedi.schema.tables import ZONES
-from stedi.storage import durable
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _TAGGED = tuple(name for name, zone in ZONES.items() if zone != "landing")
@@ -39,18 +36,11 @@ class Tag:
     snapshots: Mapping[str, int]
 
 
-def tag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
-    """Tags the current tables below landing; a table that has the tag already may keep it.
-
-    Args:
-        catalog: The lake's tables.
-        root: The lake's folder.
-        name: The name: a letter, then up to 63 letters, digits, dots, underscores and hyphens.
-        progress: Told what is waited for.
+def refuse_name(name: str) -> None:
+    """Refuses what is no name of a tag.
 
     Raises:
-        UsageError: It is no name, or something else has it; nothing was changed.
-        LakeError: The tables are not of one state: a build has not ended, or none was made.
+        UsageError: It is none.
     """
     # `main` is Iceberg's branch of the current snapshot
     if not _NAME.fullmatch(name) or name == "main":
@@ -59,19 +49,30 @@ def tag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
             "something else; nothing was tagged",
             argument="name",
         )
-    with durable.commands(root, ["build"], lambda what: progress(what, None)):
-        states = catalog.tables()
-        taken = [state.name for state in states.values() if not _is_free(state, name)]
-        if taken:
-            raise UsageError(
-                f"expected an unused name, found a tag or branch of that name on {', '.join(taken)}; choose "
-                f"another, or delete the tag with `stedi tag --delete {name}`",
-                argument="name",
-            )
-        heads = _heads(states)
-        for table, snapshot in heads.items():
-            if name not in states[table].tags:  # or the command was interrupted before
-                catalog.tag(table, name, snapshot)
+
+
+def tag(catalog: Catalog, name: str) -> Tag:
+    """Tags the current tables below landing; a table that has the tag already may keep it.
+
+    Args:
+        catalog: The lake's tables; the caller keeps builds waiting.
+        name: The name.
+
+    Raises:
+        UsageError: Something else has the name; nothing was changed.
+        LakeError: The tables are not of one state: a build has not ended, or none was made.
+    """
+    states = catalog.tables()
+    taken = [state.name for state in states.values() if not _is_free(state, name)]
+    if taken:
+        raise UsageError(
+            f"expected an unused name, found a tag or branch of that name on {', '.join(taken)}; choose another, or "
+            f"delete the tag with `stedi tag --delete {name}`",
+            argument="name",
+        )
+    for table, snapshot in _heads(states).items():
+        if name not in states[table].tags:  # or the command was interrupted before
+            catalog.tag(table, name, snapshot)
     return next(found for found in tags(catalog) if found.name == name)
 
 
@@ -121,14 +122,12 @@ def tags(catalog: Catalog) -> tuple[Tag, ...]:
     return tuple(Tag(name, datetime.fromtimestamp(times[name] / 1000, UTC), found[name]) for name in names)
 
 
-def untag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
+def untag(catalog: Catalog, name: str) -> Tag:
     """Deletes a tag; the next maintenance removes what only it has kept.
 
     Args:
-        catalog: The lake's tables.
-        root: The lake's folder.
+        catalog: The lake's tables; the caller keeps builds waiting.
         name: The name.
-        progress: Told what is waited for.
 
     Returns:
         The deleted tag.
@@ -136,12 +135,11 @@ def untag(catalog: Catalog, root: Path, name: str, progress: Progress) -> Tag:
     Raises:
         UsageError: There is no such tag.
     """
-    with durable.commands(root, ["build"], lambda what: progress(what, None)):
-        for found in tags(catalog):
-            if found.name == name:
-                for table, snapshot in found.snapshots.items():
-                    catalog.untag(table, name, snapshot)
-                return found
+    for found in tags(catalog):
+        if found.name == name:
+            for table, snapshot in found.snapshots.items():
+                catalog.untag(table, name, snapshot)
+            return found
     raise UsageError("expected the name of an existing tag, found none of that name; see `stedi tag`", argument="name")
 
 
