@@ -151,6 +151,7 @@ class Lake:
         self.context = context
         """Its folder, settings, catalog and key, and the guard of every method that writes."""
         context.recoveries = recovery
+        # weakly: a result that nobody holds any more has ended its process
         self._results: WeakSet[Result] = WeakSet()
 
     def __enter__(self) -> Self:
@@ -233,6 +234,7 @@ class Lake:
         began = datetime.now(UTC)
         creation.make(path, readings, key_file)
         lake = cls.open(path)
+        # only now: until here there was no lake to keep a history in
         with runs.recorded(lake.context, "init", began=began):
             return lake
 
@@ -509,6 +511,7 @@ class Lake:
         """
         from stedi.datasets import registry
 
+        # not the newest by default, as elsewhere: what is removed has to be named
         if "@" not in named:
             raise UsageError("the release: expected NAME@VERSION, found no version")
         with self.context.writing("build"):
@@ -576,6 +579,7 @@ class Lake:
         from stedi import transform
 
         now, key = int(datetime.now(UTC).timestamp() * 1000), self.key()
+        # pseudonyms may be of either key until the change is complete, and what only reads cannot complete it
         key_change.refuse_unfinished(self.root)
         return transform.preview(self.context, key, now, full=full)
 
@@ -675,6 +679,7 @@ class Lake:
         if as_published:
             _refuse_as_published(eyes, at)
         verb = "query as published" if as_published else "query"
+        # an officer sees direct identifiers: without a line in the log, nothing is shown
         note = access.Note(self.context, verb, role=eyes, must=eyes == "officer")
         return self._query(sql, note, at=at, role=eyes, parameters=parameters, as_published=as_published)
 
@@ -1223,6 +1228,7 @@ class Lake:
         except StediError:  # the checks say what is wrong
             states = {}
         checks = self.audit(files=files, engine=engine, progress=progress)
+        # a rolled-back lake, or a gap in its access log, does not keep the tables from being proved
         broken = any(check.violations for check in checks if check.name not in ("newest", "access log"))
         proof = None if broken else self.prove(engine=engine, progress=progress)
         measured = self.risk() if proof and risk else None
@@ -1438,6 +1444,7 @@ class Lake:
             from stedi.audit.explain import subjects
 
             key, met = self.key(), subjects.delivered(self.context, bare)
+            # by its place: messages show no address
             for place, address in enumerate(found, start=1):
                 if address in bare and address not in met and not tombstones.erased_at(self.root, key, address):
                     raise UsageError(

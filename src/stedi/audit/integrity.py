@@ -96,6 +96,7 @@ def check_files(
     found = () if whole else (Violation(catalog.path.name, "a whole SQLite catalog", "damage"),)
     checks = [Check("catalog", str(catalog.remote or catalog.path.name), found)]
     known = set() if found else catalog.listed().keys() | ZONES.keys()
+    # a damaged catalog names no table
     for name in () if found else ALL_ZONES:
         if name not in known and not checksums.published(catalog.folder(name)):
             continue  # the lake has no release yet
@@ -144,6 +145,7 @@ class _Table:
             return [Check("catalog", name, (Violation("catalog.db", f"a table {name}", "none"),))]
         old = [Violation("catalog.db", f"{newest} or later", Path(location).name)]
         checks = [Check("catalog", name, tuple(old if snapshots.behind(location, newest) else ()))]
+        # nothing tells the size of metadata, but their checksums tell more
         self._used[snapshots.local_path(location)] = None
         self._location_path = snapshots.local_path(location)
         try:
@@ -185,6 +187,7 @@ class _Table:
             files = [file for location in locations for file in read.get(location, ())]
             self._used.update((file.path, file.bytes) for file in files)
             used.update(map(snapshots.local_path, locations), (file.path for file in files))
+            # without a manifest the totals differ by its files, which is no finding of its own
             for what, found in snapshots.totals(files).items() if whole else ():
                 if snapshot.summary.get(f"total-{what}", str(found)) != str(found):
                     total = f"{what} of {snapshot.total(what)} in snapshot {snapshot.id}"
@@ -212,6 +215,7 @@ class _Table:
         for path in paths:
             expected, found = recorded.get(path), found_of[path]
             if expected is None:
+                # other programs write no checksums, and may add tags and branches
                 if path in self._theirs or (path == self._location_path and is_ours_but_for_pins(self._folder, path)):
                     continue
                 yield Violation(self._shown(path), f"a line in {checksums.NAME}", UNRECORDED)

@@ -473,6 +473,7 @@ class Catalog:
             else:
                 # with its journals, or SQLite would apply them to the new file
                 for path in self.root.glob(f"{self.path.name}*"):
+                    # put aside, not removed: other programs' tables can be in the same file
                     path.rename(path.with_name(f"damaged-{path.name}"))
             self._pointers.create()
             self.path.chmod(durable.readable(self.root))

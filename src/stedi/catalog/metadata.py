@@ -123,6 +123,7 @@ def _add(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
 def _name(made: dict[str, Any], update: Mapping[str, Any], at: int) -> None:
     name, refs = update["ref-name"], made.get("refs", {})
     ref = {key: update[key] for key in _OF_A_REF if update.get(key) is not None}
+    # so that repeating a commit makes no new metadata file
     if refs.get(name) == ref:
         return
     made["refs"] = {**refs, name: ref}

@@ -145,6 +145,7 @@ class _Search:
         for entry in durable.walk(s3.at(durable.realpath(part))):
             path = str(entry.path)
             kind = _kind(entry.path.name, data=path.startswith(f"{self._folder}/data/"))
+            # in the folder of metadata, what has no name like the lake's own is somebody else's, and stays
             if kind and entry.modified <= before:
                 self.found[path] = Unused(entry.path, kind, entry.size)
 

@@ -396,6 +396,7 @@ def _once(read: Callable[[str, str], T], table: str, location: str) -> T:
     try:
         found = os.stat(local_path(location))
     except OSError:
+        # raises the error that names the file
         return read(table, location)
     known: T = _read_once(read, table, location, found.st_ino, found.st_size, found.st_mtime_ns)
     return known

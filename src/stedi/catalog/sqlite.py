@@ -108,6 +108,7 @@ class Pointers:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         """Gives the file; what the block does is one transaction."""
+        # the connection's own block commits, and leaves it open
         with closing(sqlite3.connect(self._path, timeout=self._patience)) as connection, connection:
             guard(connection)
             yield connection

@@ -425,6 +425,7 @@ class _Erasure:
                 "why": dict(sorted(why.items())),
             }
         self._progress("search every file", None)
+        # queries that run keep what they have read until they end
         mine = {*held, durable.scratch(root) / self._pending.run}
         left = {s3.at(path) for path in evidence}
         # texts of other programs are not stored: a resumed erasure has only their counts

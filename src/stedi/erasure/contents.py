@@ -116,6 +116,7 @@ def _unpacked_streams(base: BinaryIO, *, latin: bool) -> Iterator[str]:
 
 def _head(base: BinaryIO, chain: Iterable[Callable[[BinaryIO], BinaryIO]]) -> bytes:
     try:
+        # as long as the longest mark, that of xz
         return next(decoding.pieces(_layer(base, chain), 6), b"")[:6]
     except Exception:
         return b""

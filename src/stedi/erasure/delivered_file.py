@@ -161,6 +161,7 @@ def _write(file: Delivered, new: Path, cuts: Sequence[_Cut | _Edit]) -> None:
         raw.seek(0)
         was = os.fstat(raw.fileno())
         mode = stat.S_IMODE(was.st_mode)
+        # an attempt that was killed has left a file of the same name, which is overwritten
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as out:
             if cuts:
                 _copy(reader.decompressed(raw, file.name), cuts, form, out)
@@ -214,6 +215,7 @@ def _removal(file: Delivered, record: ParsedRecord | Reject, judge: Judge) -> bo
             return whose
     raw = record.raw
     if isinstance(record, Reject) and record.raw_size > len(raw):
+        # it stays; whoever looks at the new file finds the mention, and names the file
         if record.raw_size > _MOST:
             return False
         with local.open_regular(file.path, file.name) as stream:

@@ -102,6 +102,7 @@ class Devices:
             "select serialNumber from records where serialNumber is not null union "
             "select serialNumber from step_trainer_landing"
         )
+        # a mark cannot be turned back: every number is hashed
         marks = {number: tombstones.serial(key, number) for (number,) in numbers}
         alone = [(n,) for n, mark in marks.items() if mark in known.serials]
         engine.insert_rows("erased_serials", {"serialNumber": "varchar"}, alone)

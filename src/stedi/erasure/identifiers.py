@@ -111,6 +111,7 @@ class Identifiers:
                 if (data or sign) and not (sign and tokens.is_plain(name) and name in addresses(name)):
                     for written in {name, name if sign else tokens.smoothed(name)}:
                         parts = written.replace(",", " ").split()
+                        # the longest word is in few other texts
                         word = max(parts, key=lambda part: (len(part), part), default=written)
                         found.setdefault(word, []).append(written)
             self._sought[data] = found, Sought(found), Sought(self.numbers)

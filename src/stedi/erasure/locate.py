@@ -298,6 +298,7 @@ class SubjectRows:
         spelled_names = frozenset(s for name in told for s in ({name} if "@" in name else tokens.spellings(name)))
         known = Identifiers(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
         masks = [
+            # where the mention cannot be cut out, the whole value goes
             (value, known.masked(value) or tokens.ERASED)
             for column, text in free.items()
             if known.found(text)
@@ -512,6 +513,7 @@ class SubjectRows:
         inputs = json.loads(current.summary.get("stedi.inputs", "{}")) if current else {}
         for read, watermark in inputs.items():
             later = self.states[read].since(watermark)
+            # a compaction changes no row
             if later is not None and all(snapshot.keeps_rows for snapshot in later):
                 yield read
 

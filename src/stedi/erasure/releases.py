@@ -45,6 +45,7 @@ def remove_people(context: Context, key: Key, run: str, people: Collection[str],
         identifier = subjects.identifier(key, entry.lake, entry.release)
         theirs = {identifier(mark) for mark in people}
         known = theirs & holding.get(entry.release, {}).keys()
+        # a folder elsewhere was handed out: it is its holder's to rewrite, by a recall
         inside = entry.path.is_relative_to(context.root) and (entry.path / MANIFEST).is_file()
         held = _held(entry, known) if inside else {}
         news = sorted(known - entry.erased.keys())
@@ -56,6 +57,7 @@ def remove_people(context: Context, key: Key, run: str, people: Collection[str],
             sign = partial(seal.sign, key=key, predicate=about)
             drop.drop(entry.path, dict.fromkeys(theirs, instant(at)), sign, describe.describe)
             raw = (entry.path / MANIFEST).read_bytes()
+            # equal if there was nothing to drop, or an earlier attempt has recorded it
             if raw != entry.raw:
                 again = Event(entry.release, REWRITTEN, None, raw.decode(), datetime.now(UTC))
                 registry.append(context, [again], f"{run} {entry.release} {REWRITTEN}")

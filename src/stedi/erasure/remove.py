@@ -241,6 +241,7 @@ class Removal:
             "(l.erased + coalesce(g.a, 0) + coalesce(g.q, 0))::bigint as erased, l.batch, l.landed_at "
             "from (select *, row_number() over (partition by sha256 order by seen desc, batch) as place from leaving) "
             "as l "
+            # replays add further rows of a file: only the first one counts the erased
             f"left join (values {counts}) as g (sha256, a, q) on l.sha256 = g.sha256 and l.place = 1 "
             "left join masks as m on l.name = m.name"
         )

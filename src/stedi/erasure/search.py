@@ -97,6 +97,7 @@ def search_lake(
     else:
         count = min(len(entries), _LOOKS * workers.slots)
         entries.sort(key=lambda entry: (str(_table(root, entry.path)), entry.size))
+        # neighbours are alike: every so many-th gives each task some of each table and size
         tasks = [_Part(root, tuple(entries[n::count]), traces) for n in range(count)]
         parts = list(workers.map(_search, tasks))
     if theirs:
@@ -253,6 +254,7 @@ def _look(root: Path, path: Path, kind: str, traces: Identifiers, done: Search, 
     """Looks for traces in a file that is not Parquet."""
     try:
         texts = contents.texts(path, kind, latin=not data and traces.latin)
+        # anywhere else the same text is a trace
         if traces.foreign and _is_catalogs(path.relative_to(root)):
             texts = map(traces.without_foreign, texts)
         if any(traces.found(text, data=data) for text in texts):

@@ -232,6 +232,7 @@ def _owned(engine: DuckDB, who: str, row: Row, which: str) -> tuple[str, list[st
     """Returns why a step reading belongs to a customer, and the landed serial numbers; none if it does not."""
     found = engine.rows(
         "select serialNumber, claimants from steps as s join devices as d on s.serial = d.serial "
+        # the relations of the proof have microseconds
         f"where due and owner = {who} and {which} and moment = {_ms(row['sensorReadingTime'])} * 1000 "
         f"and distance = {row['distanceFromObject']}"
     )
@@ -244,6 +245,7 @@ def _owned(engine: DuckDB, who: str, row: Row, which: str) -> tuple[str, list[st
 
 
 def _motions(engine: DuckDB, who: str, at: datetime, row: Row) -> list[Source]:
+    # `repr` of a double reads back as the same double
     vector = " and ".join(f"{axis} = {float(row[axis])!r}::double" for axis in "xyz")
     counts = f"select 1 from motions where person = {who} and in_time and moment = {_ms(at)} * 1000 and {vector}"
     return _sources(

@@ -125,4 +125,5 @@ def spelled(engine: DuckDB, table: str, column: str, wanted: Iterable[str]) -> l
 
 def listed(texts: Iterable[str]) -> str:
     """Returns texts as the list inside an SQL IN; there may be no texts."""
+    # `in ()` is no SQL; nothing equals null
     return ", ".join(map(literal, texts)) or "null"

@@ -91,6 +91,7 @@ def _distinct(engine: Engine, view: str, sql: str) -> None:
         view,
         "select who, sum(n) as landed, coalesce(sum(n) filter (where one is not null), 0) as timely, "
         "count(one) as counted, hash_sum(one) as one, hash_sum(other) as other "
+        # two rows with the same first hash would count as one: their customer is then compared row by row
         f"from (select who, one, max(other) as other, count(*) as n from ({sql}) group by who, one) group by who",
     )
 

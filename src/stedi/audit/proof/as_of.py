@@ -144,6 +144,7 @@ def _policy(snapshot: Snapshot) -> tuple[int, bool]:
 def _later(state: TableState, one: int | None, other: int) -> int:
     """Returns the later one of two snapshots of a table; a snapshot that is no longer known counts as earlier."""
     places = {snapshot.id: -place for place, snapshot in enumerate(state.history())}
+    # before every known one
     unknown = -len(places)
     return other if one is None or places.get(other, unknown) > places.get(one, unknown) else one
 

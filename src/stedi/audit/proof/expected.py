@@ -77,6 +77,7 @@ def customers(engine: Engine, key: Key, base: AsOf) -> None:
         {"born": "date"},
         _born,
     )
+    # what stood as the least value in the rank is null again
     shown = ", ".join(f"case when r.has_{name} then r.{name} end as {name}" for name in _RANKED if name != "birthDay")
     engine.materialize(
         "ranked",

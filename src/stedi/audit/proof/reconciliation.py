@@ -35,6 +35,7 @@ class Reason(StrEnum):
     ERASED = "erased"
 
 
+# of several reasons the first one counts, in the order of the rules
 STEP_REASON = (
     f"case when claimants = 0 then '{Reason.NO_RECORD}' when claimants > 1 and movers <> 1 then '{Reason.WITHHELD}' "
     f"when owner is null then '{Reason.OF_ERASED}' when not consents then '{Reason.NO_CONSENT}' "
