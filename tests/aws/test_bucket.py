@@ -310,6 +310,22 @@ def test_an_object_that_changes_while_it_is_read_does_not_land(
     assert "it changed while it was read" in skipped.why
 
 
+def test_an_erasure_in_a_glob_leaves_what_the_glob_does_not_name(lake: Lake, bucket: str, tmp_path: Path) -> None:
+    s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    inbox = sent(people(tmp_path / "inbox", ANA, BO), f"s3://{bucket}/inbox")
+    theirs = S3Path("s3:", bucket, "others", "report.json")
+    for text in (b"first", b"second"):
+        s3.write(theirs, text)
+    s3.client().create_multipart_upload(Bucket=bucket, Key="others/large.json")
+    lake.land(inbox)
+    [receipt] = lake.erase(ANA, inbox=[f"s3://{bucket}/in*"])
+    assert receipt.removed["delivered"]["records"] == 7
+    listed = s3.client().list_object_versions(Bucket=bucket)["Versions"]
+    assert len([entry for entry in listed if entry["Key"] == theirs.key]) == 2
+    assert not [entry for entry in listed if entry["Key"].startswith("inbox/") and not entry["IsLatest"]]
+    assert s3.client().list_multipart_uploads(Bucket=bucket)["Uploads"]
+
+
 def test_who_is_erased_is_in_no_object_and_no_older_version(lake: Lake, bucket: str, tmp_path: Path) -> None:
     s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     inbox = sent(people(tmp_path / "inbox", ANA, BO), f"s3://{bucket}/inbox")

@@ -198,7 +198,7 @@ class Stage:
             found += [str(entry.path) for entry in s3.listing(below) if str(entry.path) not in used]
             found += [f"{name}@{branch}" for branch in state.branches if branch != "main"]
         found += [str(entry.path) for part in ("pending", "tmp") for entry in s3.listing(self.lake / part)]
-        found += [upload["Key"] for upload in objects._uploads(s3.at(self.place))]  # type: ignore[arg-type] # at() gives an S3Path here
+        found += [upload["Key"] for upload in objects._uploads(s3.at(self.place), bool)]  # type: ignore[arg-type] # at() gives an S3Path here
         return found
 
 

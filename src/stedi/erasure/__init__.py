@@ -466,7 +466,8 @@ class _Erasure:
             count = s3.remove_versions(places[0]) if s3.is_remote(self._root) else 0
             for place in places[1:] if s3.is_remote(self._root) else places:
                 try:
-                    count += s3.remove_versions(remote.plain_part(place))
+                    # of a glob only what it names: the prefix that is searched may be others' bucket
+                    count += s3.remove_versions(*remote.searched(place))
                 # of an inbox; those of the lake itself must go, or the erasure has not ended
                 except OSError:
                     self._leave(str(place), "its older versions cannot be removed")

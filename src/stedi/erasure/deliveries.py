@@ -232,7 +232,8 @@ def _objects(places: Sequence[Path], avoid: Path | None, temporary: Path, work: 
             yield _File(file.path, arrival.object.path, file, file.name, arrival.object.tag)
     for place in places:
         try:
-            listed = [found.path for found in s3.listing(remote.plain_part(place))]
+            top, meant = remote.searched(place)
+            listed = [found.path for found in s3.listing(top) if meant(found.path.key)]
         except (OSError, StediError):
             continue  # recorded above
         for path in listed:

@@ -93,15 +93,11 @@ def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = No
 def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
     """Gives what one argument delivers."""
     parts = place.key.split("/") if place.key else []
-    top = cast(S3Path, plain_part(place))
-    if top != place and place.exists():
-        top = place  # as in a folder, what is there by this very name is no glob
+    top, meant = searched(place)
     plain = len(top.parts) - 2
-    # repeated `**` mean what one does, and cost a search for each
-    glob = [part for n, part in enumerate(parts) if part != "**" or parts[n - 1 : n] != ["**"]]
     for found in s3.listing(top):
         key = found.path.key
-        if plain < len(parts) and not _matches(glob, key.split("/")):
+        if not meant(key):
             continue
         exact = key == place.key
         below = found.path.name if exact else key.removeprefix(f"{top.key}/" if top.key else "")
@@ -118,7 +114,19 @@ def _named(place: S3Path, feed: str | None) -> Iterator[Arrival | Skipped]:
             yield Arrival(found, name, feed or feed_of(base, (*above, *folders)), feed is not None)
 
 
-def plain_part(place: Path) -> Path:
+def searched(place: Path) -> tuple[S3Path, Callable[[str], bool]]:
+    """Returns the prefix in which a location's objects are, and what tells whether it means a key of the prefix."""
+    top = _plain_part(place)
+    # as in a folder, what is there by this very name is no glob
+    if top == place or place.exists():
+        return cast(S3Path, place), lambda key: True
+    parts = cast(S3Path, place).key.split("/")
+    # repeated `**` mean what one does, and cost a search for each
+    glob = [part for n, part in enumerate(parts) if part != "**" or parts[n - 1 : n] != ["**"]]
+    return top, lambda key: _matches(glob, key.split("/"))
+
+
+def _plain_part(place: Path) -> S3Path:
     """Returns the part of a location before the first wildcard in its key."""
     parts = place.parts
     plain = next((n for n, part in enumerate(parts) if n > 1 and _MAGIC.search(part)), len(parts))
@@ -261,7 +269,7 @@ class Objects:
 
     def __init__(self, root: Path, places: Sequence[Path], feed: str | None = None, avoid: Path | None = None) -> None:
         listed = list(walk(places, feed, avoid))
-        self._places = [place for place in places if plain_part(place) == place]
+        self._places = [place for place in places if _plain_part(place) == place]
         self.skipped = [item for item in listed if isinstance(item, Skipped)]
         self._arrivals = [item for item in listed if isinstance(item, Arrival)]
         self._known = SeenObjects(root) if self._arrivals else None

@@ -322,12 +322,12 @@ def remove_tree(folder: Path) -> None:
     remove([found.path for found in listing(folder)])
 
 
-def remove_versions(folder: Path, keep: Callable[[str], bool] = lambda key: False) -> int:
+def remove_versions(folder: Path, meant: Callable[[str], bool] = lambda key: True) -> int:
     """Removes a bucket's remains of removed objects: older versions, delete markers, unfinished uploads.
 
     Args:
         folder: A prefix.
-        keep: Returns whether a key's older versions stay.
+        meant: Returns whether a key's are removed.
 
     Returns:
         How many versions and uploads were removed.
@@ -337,20 +337,20 @@ def remove_versions(folder: Path, keep: Callable[[str], bool] = lambda key: Fals
         OSError: Some are still there.
     """
     root = cast(S3Path, folder)
-    versions, marks = _stale(root, keep)
+    versions, marks = _stale(root, meant)
     _remove(root.bucket, versions)
     _remove(root.bucket, marks)  # after them: what was deleted is not seen again, not even if S3 refuses
-    uploads = _uploads(root)
+    uploads = _uploads(root, meant)
     for upload_ in uploads:
         with suppress(FileNotFoundError), answers(root):
             client().abort_multipart_upload(Bucket=root.bucket, Key=upload_["Key"], UploadId=upload_["UploadId"])
-    left = sum(map(len, _stale(root, keep))) + len(_uploads(root))
+    left = sum(map(len, _stale(root, meant))) + len(_uploads(root, meant))
     if left:
         raise OSError(5, f"expected no older versions and no unfinished uploads, found {left}", str(root))
     return len(versions) + len(marks) + len(uploads)
 
 
-def _stale(root: S3Path, keep: Callable[[str], bool]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def _stale(root: S3Path, meant: Callable[[str], bool]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Returns the versions below a prefix that no reader sees, and the marks that say that something was deleted."""
     versions, marks = [], []
     with answers(root):
@@ -360,17 +360,18 @@ def _stale(root: S3Path, keep: Callable[[str], bool]) -> tuple[list[dict[str, st
             marks += page.get("DeleteMarkers", ())
 
     def told(entries: list[dict[str, str]]) -> list[dict[str, str]]:
-        meant = [entry for entry in entries if _in(root, entry["Key"]) and not keep(entry["Key"])]
-        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in meant]
+        stale = [entry for entry in entries if _in(root, entry["Key"]) and meant(entry["Key"])]
+        return [{name: entry[name] for name in ("Key", "VersionId")} for entry in stale]
 
     return told(versions), told(marks)
 
 
-def _uploads(root: S3Path) -> list[dict[str, str]]:
+def _uploads(root: S3Path, meant: Callable[[str], bool]) -> list[dict[str, str]]:
     with answers(root):
         # parts of an upload that broke off stay, unlisted, until somebody removes them
         pages = client().get_paginator("list_multipart_uploads").paginate(Bucket=root.bucket, Prefix=root.key)
-        return [upload_ for page in pages for upload_ in page.get("Uploads", ()) if _in(root, upload_["Key"])]
+        found = [upload_ for page in pages for upload_ in page.get("Uploads", ())]
+    return [upload_ for upload_ in found if _in(root, upload_["Key"]) and meant(upload_["Key"])]
 
 
 def _in(root: S3Path, key: str) -> bool:
