@@ -358,9 +358,11 @@ class Lake:
         """Finishes interrupted work, then keeps other builds waiting while a block runs; yields the key."""
         advice = "wait for it with wait=True, or run this again when it has ended"
         with self.context.writing("build", wait=wait, advice=advice, progress=lambda what, share: progress(what)):
+            # landings first: they may bring the customers whom a withdrawal waits for, and this build has their rows
             recovery.finish_dead_landings(self.context)
             recovery.land_waiting_withdrawals(self.context)
             grace = self.config.grace_hours * 3600
+            # under the lock of builds: whatever is staged belongs to none that runs
             orphans.remove_abandoned(self.catalog, [table.name for table in tables.graph().tables()], grace)
             yield self.key()
 
@@ -753,6 +755,7 @@ class Lake:
             without = withdrawn.left_out(self.context, pinned, now)
         if note is not None:
             note.tables = {state.name: snapshot.id if snapshot else None for state, snapshot in pinned}
+            # written before a row is read
             note.begin()
         for state, snapshot in pinned:
             columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
@@ -905,6 +908,7 @@ class Lake:
         def reopened() -> Lake:
             # whoever changed settings or key meanwhile is followed
             lake = Lake.open(self.root)
+            # but what listens to this lake goes on listening
             lake.context.say, lake.context.observers = self.context.say, self.context.observers
             return lake
 
@@ -1010,6 +1014,7 @@ class Lake:
             restored = (lambda: None) if accept_rollback else self.context.refuse_older
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress, restored=restored)
         self.context.accept()  # tables that were made anew begin to count anew
+        # after the locks are released: a build takes its own
         return replace(repaired, build=self.build(wait=True, progress=lambda line: progress(line, None)))
 
     @_recorded("withdraw", lambda done: done.landed)
@@ -1043,6 +1048,7 @@ class Lake:
         asked = self._asked(addresses, exact=exact)
         with self.context.writing("land", progress=progress):
             done = withdrawal.withdraw(self.context, self.key(), asked, now=at, progress=progress)
+        # outside the lock: it only tells what a withdrawal does not reach by itself
         stale, named = self._releases_with(self.key(), asked), tuple(tag.name for tag in self.tags())
         return replace(done, stale=stale, history_days=self.config.history_days, tags=named)
 
@@ -1177,6 +1183,7 @@ class Lake:
         from stedi.transform import policy
 
         key = self.key()
+        # before the key is asked for again below: a change of key in between has replaced these tables
         states, pending = self.context.pinned_with_landings()
         key_change.refuse_other(self.root, self.config.key_fingerprint)
         with self.context.temporary() as folder, connect(engine, self.config, self.root, folder) as session:
@@ -1285,6 +1292,7 @@ class Lake:
             transform.build(self.context, key, progress=lambda line: progress(line, None))
             place = None if to is None else destinations.expanded(to)
             done = key_rotation.rotate(self.context, key, place, progress=progress)
+            # from now on the settings name the new key
             self.context.config = Context.open(self.root).config
         return done
 
@@ -1359,6 +1367,7 @@ class Lake:
 
             reference = named(reference, wanted, subjects.called(self.context, wanted))
         delivered = [str(destinations.expanded(path)) for path in inbox]
+        # before anything is erased: a wrong path would leave somebody's data in the inbox
         deliveries.refuse_missing(delivered)
         workers = self._workers(engine)
         with (
@@ -1398,6 +1407,7 @@ class Lake:
         from stedi.erasure import replay
 
         self.context.refuse_copied()
+        # before the locks: copies can be far away, and wrong ones change nothing
         copies = replay.read(self.context, self.key(), destinations.expanded(s3.at(journal)).absolute())
         with self.context.mending(*durable.ALL, progress=progress):
             done = replay.replay(self.context, self.key(), copies, progress=progress)

@@ -341,6 +341,7 @@ class _Erasure:
 
     def _settle(self) -> None:
         """Repairs the lake as far as possible before the search."""
+        # landings that were planned before this have not read the new tombstones: they must start again
         self._catalog.fence(self._pending.run)
         if s3.is_remote(self._root):  # one of the last moment, if there is any
             journal.finish(self._catalog, self._root / "pending", lambda: self._key)
@@ -392,6 +393,7 @@ class _Erasure:
         claims = known.claims_digest(key)
         work = Removal(engine, catalog, subject_rows, self._pending, found, self._workers, memory, claims)
         removed = {}
+        # in the order of the data flow: a table's lineage names the new snapshots of its inputs
         names = list(catalog.tables())
         for number, name in enumerate(names):
             self._progress(f"remove from {name}, {number + 1} of {len(names)}", number / len(names))

@@ -202,6 +202,7 @@ def _removed_ranges(file: Delivered, judge: Judge) -> Iterator[_Cut | _Edit]:
                 going = []
             if isinstance(found, Cut):
                 yield _Edit(tuple((start + one, start + other) for one, other in found.spans), found.objects)
+            # of a long refused record only the start is kept
             before, closing = end, record.raw[-1:] if size == len(record.raw) else b""
         if going:
             yield _Cut(before, None, tuple(going))
@@ -254,6 +255,7 @@ def _copy(stream: BinaryIO, cuts: Iterable[_Cut | _Edit], form: tuple[str, str],
                 gaps.append(_take(stream, cut.end - at))
                 at = cut.end
             left = joined(gaps, first=cut.start == 0, last=cut.end is None)
+            # at the start of a file there is no neighbour
             target.write(left or (b"\n" if cut.separate and cut.start else b""))
         shutil.copyfileobj(stream, cast(IO[bytes], target), _PIECE)
 

@@ -195,6 +195,7 @@ def _files(paths: Sequence[str], root: Path, temporary: Path, work: _Inbox) -> I
     for file in local.walk(here, avoid=None if inside else root):
         if isinstance(file, Delivered):
             taken.add(os.fspath(file.path))
+            # what a killed attempt has left mentions them as well
             for leftover in stale(file.path):
                 leftover.unlink(missing_ok=True)
             yield _File(file.path, file.path, file, file.name)
@@ -277,6 +278,7 @@ def _is_closed(path: Path) -> bool:
     else:
         with local.open_regular(path) as stream:
             head = stream.read(8)
+    # Brotli has no mark at its start
     return head.startswith(_CLOSED) or path.name.lower().endswith((".br", ".7z", ".rar", ".lz4"))
 
 

@@ -70,6 +70,7 @@ class Devices:
         engine.materialize(
             "erased_motions",
             'select e.person, m."timestamp" as moment from own_motions as m '
+            # motions of older snapshots decide nothing any more
             'inner join erased_addresses as e on m."user" = e.address where m.now',
         )
         engine.materialize(

@@ -70,6 +70,7 @@ class Judge:
         found = envelopes.cut(raw, self.whose, self.suspects, self.tells, self.strangers)
         if found is None:
             return None
+        # what is left may mention them in a text beside their objects
         return replace(found, clean=not self.traces.found(found.of(raw).decode("utf-8", "replace")))
 
     def somebody_else(self, address: str) -> bool:

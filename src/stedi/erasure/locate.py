@@ -309,6 +309,7 @@ class SubjectRows:
         self.keep("masked_texts", ("text", "masked"), sorted(set(masks)))
         self._others_masked = bool(masks)
         if left is None:
+            # a plain address mentions nobody else; there may be millions, which the engine leaves out
             odd = self._others_have("address", odd=True)
             mentioning = [value for batch in odd for value in identifiers.mentioning(batch, known)]
             stay = [value for value in mentioning if not tokens.is_plain(value)]

@@ -106,6 +106,7 @@ class Removal:
                 break  # otherwise another program has just pinned a snapshot, and would lose it
         current = self._current(name)
         expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
+        # what a dead build has staged may have their rows, too
         branches = orphans.abandoned_branches(state)
         staged = [state.branches[branch] for branch in branches]
         if expired or branches:

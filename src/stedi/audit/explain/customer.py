@@ -132,11 +132,13 @@ def explain(context: Context, key: Key, address: str, now: int) -> Explanation:
         subjects.work_out(engine, root, key, {normal: customer_id}, base)
         who = subjects.person(engine, customer_id)
         history = _history(engine, who)
+        # no row at all if nothing of them has landed
         consents = engine.rows(f"select consents from known where person = {who}") == [(True,)]
         quarantined = tuple(_quarantined(engine, normal))
         left_out = list(_left_out(engine, who, len(history), consents=consents))
         wanted = _expected(engine, who, consents=consents)
         rows = {"quarantine": len(quarantined), **_landed_rows(engine, who), **_published(engine)}
+        # the count alone does not tell an outdated record
         stale = {table for table in violations.CUSTOMERS if _is_other(engine, who, table)}
     erased = erased_at(root, key, address)
     left_out += [LeftOut("quarantine", Reason.QUARANTINED, len(quarantined))] * bool(quarantined)

@@ -187,6 +187,7 @@ def training(engine: Engine) -> Counts:
         "and u.z = m.z",
     )
     [(mixed, early, twice, missing)] = engine.rows(
+        # in the order of rules: a row that mixes two people is not counted under another one as well
         "select coalesce(sum(found) filter (where not (stepped and moved)), 0), "
         "coalesce(sum(found) filter (where stepped and moved and wanted = 0), 0), "
         "coalesce(sum(found - wanted) filter (where found > wanted and wanted > 0), 0), "
