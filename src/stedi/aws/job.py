@@ -76,7 +76,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     unknown = [verb for verb in options.do if verb not in VERBS]
     if unknown or not options.do:
         raise UsageError(f"--do: expected some of {', '.join(VERBS)}, found {', '.join(unknown) or 'none'}")
-    # a stack's parameter is one text, so several places are divided by commas
+    # Glue's arguments are a map, so a name has one value: several places are divided by commas
     options.inbox = [place for given in options.inbox or () for place in given.split(",") if place]
     if "land" in options.do and not options.inbox:
         raise UsageError("--inbox: expected what to land, found nothing; name it, or leave land out of --do")

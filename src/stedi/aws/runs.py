@@ -157,7 +157,6 @@ class _Log:
                     line for name in names if name == self._run or name.endswith("-driver") for line in self._of(name)
                 ]
         except CloudFailed as error:
-            # the group's first run makes it, some time after it has started
             if account.code(error) == "ResourceNotFoundException":
                 return []
             raise
