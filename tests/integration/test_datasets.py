@@ -101,6 +101,22 @@ def test_versions_count_up_and_nothing_is_written_where_something_stands(slate: 
     assert not list(lake.root.rglob("*.partial"))
 
 
+@pytest.mark.parametrize("options", [{}, {"window": "10s"}], ids=["moments", "windows"])
+def test_a_folder_named_like_a_column_of_partitions_is_a_folder(
+    slate: Slate, inbox: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Readers of Parquet take `split=9` in a path for a column's value, and it replaces the column of that name."""
+    lake, home = slate.wiped(), tmp_path / "split=9" / "subject=x" / "x=1"
+    people(inbox, [(f"{n}@x.example", f"s{n}") for n in range(9)])
+    lake.land(inbox)
+    home.mkdir(parents=True)
+    release = lake.create_dataset("steps", output=home / "rows=2", **options)
+    opened = lake.dataset(release.release)
+    assert opened.verify().holds
+    subjects, rows = opened.subjects().to_pylist(), opened.arrow("train").to_pylist()
+    assert {row["subject"] for row in rows} == {who["subject"] for who in subjects if who["split"] == "train"}
+
+
 @pytest.mark.thorough
 def test_the_same_state_and_options_give_the_same_bytes(slate: Slate, sample_inbox: Path, tmp_path: Path) -> None:
     lake = slate.wiped()

@@ -25,6 +25,7 @@ from stedi.erasure import locate, remove
 from stedi.errors import AuditFailed, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.landing import tombstone_filter
+from stedi.landing.reader import scanner
 from stedi.privacy import receipts, tombstones
 from stedi.transform import checks, session
 
@@ -585,3 +586,34 @@ def test_under_another_key_they_stay_out_and_receipts_hold(stage: Stage, monkeyp
     erase(lake, BO)
     assert len(tombstones.read(lake.root, lake.key()).people) == 2
     assert all(lake.verify_receipt(found.id).holds for found in lake.receipts())
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [pytest.param(True, marks=pytest.mark.skipif(scanner.library() is None, reason="it is not compiled")), False],
+)
+def test_a_folder_named_like_a_column_gives_no_reading_another_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, compiled: bool
+) -> None:
+    """Readers of Parquet take `user=bob` in a path for a column's value: every reading would be his."""
+    if not compiled:
+        monkeypatch.setattr(scanner, "library", lambda: None)
+    home = tmp_path / "user=bob" / "serialNumber=s9" / "customer_id=zzz" / "email=e"
+    home.mkdir(parents=True)
+    lake, inbox = Lake.create(home / "lake"), tmp_path / "inbox"
+    deliver(inbox, "customer", [customer(ANA, serialNumber="s1"), customer(BO, serialNumber="s2")])
+    lake.land(inbox)
+    lake.build()
+    lake.erase(BO)
+    deliver(inbox, "accelerometer", [motion(ANA, 100), motion(ANA, 110)])
+    deliver(inbox, "step_trainer", [step("s1", 100)])
+    lake.land(inbox)
+    assert {row[0] for row in records(lake, "accelerometer_landing")} == {ANA}
+    assert {"s1" in row for row in records(lake, "step_trainer_landing")} == {True}
+    conserved(lake)
+    lake.build()
+    assert contents(lake)["machine_learning_curated"].total() == 1
+    lake.withdraw(ANA)
+    lake.maintain()
+    lake.build()
+    assert not any(check.violations for check in (*lake.audit(files=True), *lake.prove().checks))

@@ -88,7 +88,7 @@ def prove(
         "c.email = p.address join allowed as a on p.person = a.person join written as w on a.subject = w.subject "
         "group by c.serialNumber having count(distinct w.split) > 1)",
         "subjects": "select count(*) from (select subject, split, rows from written) as w full join "
-        f"read_parquet([{path_literal(str(folder / 'subjects.parquet'))}]) as s on w.subject = s.subject and "
+        f"{_read(folder, ['subjects.parquet'])} as s on w.subject = s.subject and "
         "w.split = s.split and w.rows = s.rows where w.subject is null or s.subject is null",
         "window" if options.window is not None else "moments": _equal(options),
     }

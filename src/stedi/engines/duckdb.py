@@ -220,7 +220,8 @@ class DuckDB:
                 "insert into persons select v.address, i.customer_id, coalesce(p.person, "
                 "(select count(*) from persons) + dense_rank() over (order by i.customer_id)) "
                 f"from {name} as v inner join read_csv({path_literal(str(told))}, auto_detect = false, header = false, "
-                "columns = {place: 'bigint', customer_id: 'varchar'}) as i on v.rowid = i.place "
+                "hive_partitioning = false, columns = {place: 'bigint', customer_id: 'varchar'}) as i on "
+                "v.rowid = i.place "
                 "left join (select distinct customer_id, person from persons) as p on i.customer_id = p.customer_id"
             )
             self._within_memory(lambda: self._execute(statement).fetchall())

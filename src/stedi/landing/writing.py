@@ -179,7 +179,8 @@ def _sifted(engine: DuckDB, table: str, sql: str, sieve: TombstoneFilter, path: 
             dropped += gone
             writer = writer or stack.enter_context(pq.ParquetWriter(path, kept.schema))
             writer.write_table(kept)
-    return f"select * from read_parquet({path_literal(str(path))})", dropped
+    # a folder named like `user=bob` above the lake would replace the column, and every reading would be his
+    return f"select * from read_parquet({path_literal(str(path))}, hive_partitioning = false)", dropped
 
 
 def _quarantined(
