@@ -153,6 +153,14 @@ def test_a_tag_that_was_cut_off_is_finished_by_the_same_command(stage: Stage) ->
     assert list(lake.tag("v1").snapshots) == list(BELOW_LANDING)
 
 
+@pytest.mark.parametrize("at", ["\u00b2", "\u2460", "7" * 5000])
+def test_digits_that_are_no_number_of_a_snapshot_name_nothing(
+    lake: Lake, capsys: pytest.CaptureFixture[str], at: str
+) -> None:
+    assert main(["--lake", str(lake.root), "query", "--at", at, "select count(*) from customers_trusted"]) == 2
+    assert "--at: expected a tag, a snapshot id or an ISO 8601 time" in capsys.readouterr().err
+
+
 def test_the_command_tags_lists_and_deletes(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     lake, folder = stage.made()
     words = ["--lake", str(lake.root)]

@@ -24,7 +24,8 @@ def pinned(states: Sequence[TableState], at: int | str | datetime | None) -> lis
         return [state.current for state in states]
     if isinstance(at, str) and any(at in state.tags for state in states):
         return [_tagged(state, at) for state in states]
-    if isinstance(at, int) or (isinstance(at, str) and at.isdigit()):
+    # an id has 63 bits; `isdigit` alone takes digits that `int` does not
+    if isinstance(at, int) or (isinstance(at, str) and at.isascii() and at.isdigit() and len(at) < 20):
         # what a build staged and did not publish is nobody's to read
         named = next((s for state in states for s in state.published() if s.id == int(at)), None)
         if named is None:
