@@ -20,7 +20,7 @@ SCRIPT = """
 import json, os, sys
 command, root, *paths = sys.argv[1:]
 marks = []
-def mark(what, share=None):
+def mark(what, share):
     name = what.partition(",")[0].partition(":")[0].strip()
     if not marks or marks[-1][0] != name:
         marks.append((name, sum(os.times()[:4])))
@@ -32,7 +32,7 @@ elif command == "build":
     lake.build(full=True, progress=mark)
 else:
     lake.prove(progress=mark)
-mark("end")
+mark("end", None)
 print(json.dumps(marks))
 """
 """Runs one command and prints when each phase began, in CPU seconds of the process and its children."""

@@ -17,7 +17,7 @@ from weakref import WeakSet
 from stedi._frozen import dataclass, replace
 from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
 from stedi.context import Context, access, found, milliseconds, places, runs
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines import Name
 from stedi.errors import CopiedLake, QueryRefused, StediError, UsageError
 from stedi.operations import recovery
@@ -259,9 +259,7 @@ class Lake:
         return cls.open(path)
 
     @classmethod
-    def adopt(
-        cls, path: str | os.PathLike[str], *, new_id: bool = False, progress: Progress = lambda what, share: None
-    ) -> Adoption:
+    def adopt(cls, path: str | os.PathLike[str], *, new_id: bool = False, progress: Progress = silent) -> Adoption:
         """Makes a lake of its own of a folder that is a copy of a lake, or was moved; no other folder is written to.
 
         Args:
@@ -293,7 +291,7 @@ class Lake:
         *paths: str | os.PathLike[str],
         feed: str | None = None,
         engine: Name = "duckdb",
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Landing:
         """Lands the new files among these paths; landing a file again adds nothing.
 
@@ -328,7 +326,7 @@ class Lake:
         full: bool = False,
         wait: bool = False,
         engine: Name = "duckdb",
-        progress: Callable[[str], None] = lambda line: None,
+        progress: Progress = silent,
     ) -> Build:
         """Updates every table below landing; all checks must pass before any table is published.
 
@@ -337,7 +335,7 @@ class Lake:
             wait: Wait for a running build instead of raising `LakeBusy`. It always waits for maintenance, which
                 holds a table only for moments.
             engine: What computes the tables: DuckDB on this machine, or Spark; it may change from build to build.
-            progress: Called with each stage of the work.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
             What was done to each table.
@@ -354,10 +352,10 @@ class Lake:
             return replace(done, stale=self._stale_after_build(key, before)) if before and done.run else done
 
     @contextmanager
-    def _building(self, *, wait: bool, progress: Callable[[str], None]) -> Iterator[Key]:
+    def _building(self, *, wait: bool, progress: Progress) -> Iterator[Key]:
         """Finishes interrupted work, then keeps other builds waiting while a block runs; yields the key."""
         advice = "wait for it with wait=True, or run this again when it has ended"
-        with self.context.writing("build", wait=wait, advice=advice, progress=lambda what, share: progress(what)):
+        with self.context.writing("build", wait=wait, advice=advice, progress=progress):
             # landings first: they may bring the customers whom a withdrawal waits for, and this build has their rows
             recovery.finish_dead_landings(self.context)
             recovery.land_waiting_withdrawals(self.context)
@@ -373,7 +371,7 @@ class Lake:
         options: Options | None = None,
         *,
         output: str | os.PathLike[str] | None = None,
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
         **words: Any,
     ) -> Release:
         """Builds what is due, then writes the next version of a training set.
@@ -398,8 +396,8 @@ class Lake:
 
         chosen = Options.parse(**words) if options is None else options
         refuse_name(name)
-        with self._building(wait=True, progress=lambda line: progress(line, None)) as key:
-            transform.build(self.context, key, progress=lambda line: progress(line, None))
+        with self._building(wait=True, progress=progress) as key:
+            transform.build(self.context, key, progress=progress)
             with access.noted(self.context, "dataset", must=False) as note:  # which the lake knows anyway
                 made = creation.create(self.context, name, chosen, output=output, progress=progress)
                 note.rows = made.rows
@@ -429,7 +427,7 @@ class Lake:
         *,
         labels: str | os.PathLike[str] | None = None,
         output: str | os.PathLike[str] | None = None,
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Release:
         """Writes the next version of a training set with the options of the last one, without those who have left.
 
@@ -591,7 +589,7 @@ class Lake:
         *,
         dry_run: bool = False,
         engine: Name = "duckdb",
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Maintenance:
         """Compacts small files, expires old snapshots and removes unused files; no row changes.
 
@@ -830,7 +828,7 @@ class Lake:
         return self.catalog.table(descriptions.named(table)).history()
 
     @_recorded("tag")
-    def tag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
+    def tag(self, name: str, *, progress: Progress = silent) -> Tag:
         """Tags the current state of the tables below landing; `at` reads it until the tag is deleted.
 
         Args:
@@ -854,7 +852,7 @@ class Lake:
         return tags.tags(self.catalog)
 
     @_recorded("tag --delete")
-    def untag(self, name: str, *, progress: Progress = lambda what, share: None) -> Tag:
+    def untag(self, name: str, *, progress: Progress = silent) -> Tag:
         """Deletes a tag; the next maintenance removes what only this tag kept.
 
         Args:
@@ -967,7 +965,7 @@ class Lake:
         *,
         files: bool = False,
         engine: Name = "duckdb",
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> tuple[Check, ...]:
         """Checks that every file of the tables, and the records of erasures, are present and as written; read-only.
 
@@ -994,7 +992,7 @@ class Lake:
         return checks
 
     @_recorded("repair")
-    def repair(self, *, accept_rollback: bool = False, progress: Progress = lambda what, share: None) -> Repair:
+    def repair(self, *, accept_rollback: bool = False, progress: Progress = silent) -> Repair:
         """Repairs the damage that an audit of all files finds, and builds the tables that were reset.
 
         Args:
@@ -1015,7 +1013,7 @@ class Lake:
             repaired = repair(self.catalog, threads=self.config.threads, progress=progress, restored=restored)
         self.context.accept()  # tables that were made anew begin to count anew
         # after the locks are released: a build takes its own
-        return replace(repaired, build=self.build(wait=True, progress=lambda line: progress(line, None)))
+        return replace(repaired, build=self.build(wait=True, progress=progress))
 
     @_recorded("withdraw", lambda done: done.landed)
     def withdraw(
@@ -1023,7 +1021,7 @@ class Lake:
         *addresses: str | Iterable[str],
         exact: bool = False,
         now: datetime | None = None,
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Withdrawal:
         """Lands a withdrawal from research for each of these customers; the next build removes them below landing.
 
@@ -1125,7 +1123,7 @@ class Lake:
         archive: bool = False,
         exact: bool = False,
         now: datetime | None = None,
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Export:
         """Writes all data of some customers, and nothing of anybody else, into a folder.
 
@@ -1165,7 +1163,7 @@ class Lake:
             note.rows = len(found)
         return found
 
-    def prove(self, *, engine: Name = "duckdb", progress: Progress = lambda what, share: None) -> Proof:
+    def prove(self, *, engine: Name = "duckdb", progress: Progress = silent) -> Proof:
         """Proves the rules of consent over the published tables, independently of how they were built.
 
         Each table is judged by the landed records, the clock and the policy that it was built from, so landings that
@@ -1214,7 +1212,7 @@ class Lake:
         files: bool = False,
         risk: bool = False,
         engine: Name = "duckdb",
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> FullAudit:
         """Runs `audit` and `prove`, and stores the outcome in the lake as its last audit.
 
@@ -1265,9 +1263,7 @@ class Lake:
             return gathering.gather(self.context, self.key(), before)
 
     @_recorded("key rotate")
-    def rotate_key(
-        self, to: str | os.PathLike[str] | None = None, *, progress: Progress = lambda what, share: None
-    ) -> Rotation:
+    def rotate_key(self, to: str | os.PathLike[str] | None = None, *, progress: Progress = silent) -> Rotation:
         """Changes the lake's pseudonym key: builds what is due, then replaces every `customer_id`.
 
         Older snapshots are removed, so that nothing in the lake links old and new pseudonyms. If it is interrupted, the
@@ -1289,7 +1285,7 @@ class Lake:
             key, finish = self.key(), partial(recovery.finish_landings, self.context)
             orphans.remove_abandoned(self.catalog, tuple(ZONES), self.config.grace_hours * 3600, finish=finish)
             # the tables must be up to date: what they were built from is then what they would be built from
-            transform.build(self.context, key, progress=lambda line: progress(line, None))
+            transform.build(self.context, key, progress=progress)
             place = None if to is None else destinations.expanded(to)
             done = key_rotation.rotate(self.context, key, place, progress=progress)
             # from now on the settings name the new key
@@ -1297,9 +1293,7 @@ class Lake:
         return done
 
     @_recorded("migrate")
-    def migrate(
-        self, *, dry_run: bool = False, back: bool = False, progress: Progress = lambda what, share: None
-    ) -> Migration:
+    def migrate(self, *, dry_run: bool = False, back: bool = False, progress: Progress = silent) -> Migration:
         """Brings a lake of an earlier version to this version's format; changed files are backed up first.
 
         Args:
@@ -1336,7 +1330,7 @@ class Lake:
         inbox: Sequence[str | os.PathLike[str]] = (),
         reference: str = "",
         engine: Name = "duckdb",
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> tuple[Receipt, ...]:
         """Erases customers: removes all their data from the lake and the named inbox, and keeps older data out.
 
@@ -1388,7 +1382,7 @@ class Lake:
             return tuple(map(Receipt.of, done))
 
     @_recorded("erase --replay")
-    def replay(self, journal: str | os.PathLike[str], *, progress: Progress = lambda what, share: None) -> Replay:
+    def replay(self, journal: str | os.PathLike[str], *, progress: Progress = silent) -> Replay:
         """Applies a journal to a restored or re-created lake, so that nobody who withdrew or was erased comes back.
 
         Missing tombstones and receipts of the lake are restored.

@@ -120,8 +120,8 @@ def test_a_landing_during_a_build_is_neither_lost_nor_half_built(lake: Lake, tmp
     lake.land(delivery(tmp_path / "inbox"))
     late = delivery(tmp_path / "late", "c@x.example", 400)
 
-    def land_late(line: str) -> None:
-        if line == "audit":
+    def land_late(what: str, share: float | None) -> None:
+        if what == "audit":
             lake.land(late)
 
     lake.build(progress=land_late)

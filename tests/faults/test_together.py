@@ -162,7 +162,7 @@ def test_builds_at_once_build_once(slate: Slate, tmp_path: Path) -> None:
         ("land", lambda lake, told: lake.land(progress=told)),
         ("land", lambda lake, told: lake.withdraw("0@x.example", progress=told)),
         ("build", lambda lake, told: lake.tag("v1", progress=told)),
-        ("build", lambda lake, told: lake.build(wait=True, progress=lambda line: told(line, None))),
+        ("build", lambda lake, told: lake.build(wait=True, progress=told)),
         ("maintain", lambda lake, told: lake.maintain(progress=told)),
         ("maintain", lambda lake, told: lake.migrate(progress=told)),
     ],

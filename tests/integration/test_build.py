@@ -464,8 +464,8 @@ def test_sql_that_cannot_run_publishes_nothing_and_repeats_no_value(built: Lake)
 def test_a_table_that_moves_meanwhile_is_a_conflict_and_stays_as_it_is(built: Lake) -> None:
     moved: dict[str, int | None] = {}
 
-    def interfere(line: str) -> None:
-        if line == "audit" and not moved:
+    def interfere(what: str, share: float | None) -> None:
+        if what == "audit" and not moved:
             built.catalog.append("machine_learning_curated", (), {})
             moved.update(heads(built))
 

@@ -241,7 +241,7 @@ class TestBuild:
 
     def test_progress_is_told(self, wiped: Lake, slate: Slate) -> None:
         told: list[str] = []
-        landed(wiped, slate).build(progress=told.append)
+        landed(wiped, slate).build(progress=lambda what, share: told.append(what))
         assert told[0] == "rebuild customers_trusted, 1 of 5: first time"
         assert told[-1] == "publish"
 

@@ -16,7 +16,7 @@ from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.manifests import sizes
 from stedi.catalog.pins import is_of_others, is_ours_but_for_pins
 from stedi.context import access
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines.workers import Threads, Workers
 from stedi.errors import DamagedFile, LakeError
 from stedi.privacy.pseudonyms import Key
@@ -75,7 +75,7 @@ def check_files(
     *,
     files: bool = False,
     threads: int | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
     workers: Workers | None = None,
 ) -> tuple[Check, ...]:
     """Checks that every file of live snapshots is present and unchanged.

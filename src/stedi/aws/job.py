@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stedi.context.progress import Progress
 from stedi.errors import StediError, UsageError
 
 if TYPE_CHECKING:
@@ -133,8 +134,7 @@ def _land(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool
 
 
 def _build(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool:
-    progress = _progress()
-    built = lake.build(wait=True, engine=_engine(options), progress=lambda line: progress(line, None))
+    built = lake.build(wait=True, engine=_engine(options), progress=_progress())
     done["run"] = built.run
     done["tables"] = {table.name: {"action": table.action, "rows": table.rows} for table in built.tables}
     return True
@@ -162,7 +162,7 @@ def _engine(options: argparse.Namespace) -> Name:
     return name
 
 
-def _progress() -> Callable[[str, float | None], None]:
+def _progress() -> Progress:
     """Returns a function that logs each step once."""
     shown = ""
 

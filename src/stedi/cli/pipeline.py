@@ -51,11 +51,11 @@ def demo(options: argparse.Namespace) -> int:
             readings=options.readings,
             walkers=options.walkers,
             seed=options.seed,
-            progress=lambda done, of: progress("make sample data", done / of if of else None),
+            progress=progress,
         )
         lake = Lake.create(base / "lake", key_file=base / "demo.key")
         landing = lake.land(base / "inbox", progress=progress)
-        built = lake.build(progress=lambda line: progress(line, None))
+        built = lake.build(progress=progress)
         rates = lake.query(quality.rates_sql("step_trainer_trusted", "customer_id", "sensorReadingTime")).arrow()
         sampling = quality.verdict(rates["rate"].to_pylist())
     if wants_json(options):
@@ -138,7 +138,7 @@ def land(options: argparse.Namespace) -> int:
     with terminal.Progress() as progress:
         landing = lake.land(*options.paths, feed=options.feed, engine=options.engine, progress=progress)
         if options.build:
-            built = lake.build(wait=True, engine=options.engine, progress=lambda line: progress(line, None))
+            built = lake.build(wait=True, engine=options.engine, progress=progress)
     for skipped in landing.skipped:
         terminal.say(f"{'stedi: ' * skipped.failed}{skipped.name}: {terminal.worded(skipped.why)}")
     for feed, counts in landing.drift.items():
@@ -216,7 +216,7 @@ def build(options: argparse.Namespace) -> int:
             full=options.full,
             wait=options.wait,
             engine=options.engine,
-            progress=lambda line: progress(line, None),
+            progress=progress,
         )
     if wants_json(options):
         terminal.document(render.plain(built))

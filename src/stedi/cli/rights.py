@@ -34,7 +34,7 @@ def withdraw(options: argparse.Namespace) -> int:
     with terminal.Progress() as progress:
         done = lake.withdraw(wanted, exact=True, progress=progress)
         if options.build:
-            built = lake.build(wait=True, progress=lambda line: progress(line, None))
+            built = lake.build(wait=True, progress=progress)
     if wants_json(options):
         counts = {key: getattr(done, key) for key in ("customers", "landed", "unknown", "already", "erased")}
         kept = {"history_days": done.history_days, "tags": list(done.tags)}

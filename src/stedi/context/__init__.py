@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from stedi._frozen import replace
 from stedi.catalog import Catalog, TableState, snapshots
 from stedi.context import places
-from stedi.context.progress import Progress, run_id
+from stedi.context.progress import Progress, run_id, silent
 from stedi.errors import DamagedCatalog, KeyRefused, LakeError
 from stedi.privacy import key_change, pseudonyms, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -208,7 +208,7 @@ class Context:
         advice: str = durable.LATER,
         keyless: bool = False,
         erasing: bool = False,
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Iterator[None]:
         """Lets a command write during a block, after which the lake's state is recorded.
 
@@ -251,9 +251,7 @@ class Context:
         self.note_seen()
 
     @contextmanager
-    def mending(
-        self, *commands: str, wait: bool = True, progress: Progress = lambda what, share: None
-    ) -> Iterator[None]:
+    def mending(self, *commands: str, wait: bool = True, progress: Progress = silent) -> Iterator[None]:
         """Lets a command write that puts a damaged or rolled-back lake right, which `writing` refuses.
 
         Nothing but a key rotation is finished first: the rest may need what is damaged, or undo what is put right.
@@ -270,7 +268,7 @@ class Context:
         *commands: str,
         wait: bool = True,
         advice: str = durable.LATER,
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> AbstractContextManager[None]:
         """Holds the locks of commands during a block, and does nothing else that `writing` does.
 

@@ -11,6 +11,10 @@ Progress = Callable[[str, float | None], None]
 """Called with the current step and its completed share, 0 to 1, or None if unknown."""
 
 
+def silent(what: str, share: float | None) -> None:
+    """Reports no progress."""
+
+
 def run_id(milliseconds: int | None = None) -> str:
     """Returns an id for a run, a batch or an erasure, which sorts by the time of its start.
 

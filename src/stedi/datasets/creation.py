@@ -14,7 +14,7 @@ from stedi._frozen import dataclass, replace
 from stedi._version import __version__
 from stedi.catalog import TableState
 from stedi.context import Context, milliseconds
-from stedi.context.progress import Progress, instant
+from stedi.context.progress import Progress, instant, silent
 from stedi.datasets import (
     data,
     describe,
@@ -48,7 +48,7 @@ def create(
     options: Options,
     *,
     output: str | os.PathLike[str] | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Release:
     """Writes the next version of a training set from the current tables; the caller has built what is due.
 

@@ -25,7 +25,7 @@ from stedi._frozen import replace
 from stedi._version import __version__
 from stedi.catalog import Catalog
 from stedi.context import Context, operator
-from stedi.context.progress import Progress, instant, run_id
+from stedi.context.progress import Progress, instant, run_id, silent
 from stedi.engines import Name
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
@@ -78,7 +78,7 @@ def erase(
     reference: str = "",
     recover: bool = False,
     now: int | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
     workers: Workers | None = None,
     engine: Name = "duckdb",
 ) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
     try:
         if withdrawal.waits(context.root):
             withdrawal.again(context, key)
-        transform.build(context, key, now=now, progress=lambda line: progress(line, None), engine=engine)
+        transform.build(context, key, now=now, progress=progress, engine=engine)
     except LakeBusy:
         raise
     except StediError as error:
@@ -214,7 +214,7 @@ def again(
     erased: Sequence[Entry],
     *,
     people: Collection[str],
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Repeats the erasures in a journal's entries in a restored or re-created lake.
 

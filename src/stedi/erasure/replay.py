@@ -17,7 +17,7 @@ from pathlib import Path
 from stedi import erasure
 from stedi._frozen import dataclass, replace
 from stedi.context import Context, milliseconds, seen
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.erasure.report import Receipt
 from stedi.errors import UsageError
@@ -103,7 +103,7 @@ def read(context: Context, key: Key, folder: Path) -> Copies:
     return Copies(found, frozenset(digests), frozenset(kept))
 
 
-def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = lambda what, share: None) -> Replay:
+def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = silent) -> Replay:
     """Applies copies of a journal to a lake; the caller holds the locks of all commands that write.
 
     Args:

@@ -21,7 +21,7 @@ from threading import Event
 from stedi._frozen import dataclass, replace
 from stedi.catalog import orphans
 from stedi.context import Context
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.engines.workers import Workers
@@ -112,7 +112,7 @@ def land(
     paths: Sequence[str | Path],
     *,
     feed: str | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
     workers: Workers | None = None,
     among: Callable[[Path], bool] = lambda path: True,
 ) -> Landing:

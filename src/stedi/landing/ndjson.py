@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from stedi._frozen import dataclass, field
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.errors import StediError, UnreadableFile, UsageError, printable_name
 from stedi.landing.deliveries.local import Delivered, Skipped, fingerprint, is_foreign, open_regular, walk
 from stedi.landing.reader import Limits, Members, Reject, decompressed
@@ -77,7 +77,7 @@ class Summary:
 def rewrite(
     src: Path,
     dst: Path,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
     rejects: Path | None = None,
 ) -> Summary:
     """Writes the records of a file or folder as newline-delimited JSON; the source is never changed.

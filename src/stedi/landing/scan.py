@@ -22,7 +22,7 @@ from threading import Event, Lock
 from typing import Any, BinaryIO, cast
 
 from stedi._frozen import dataclass
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines.arrow_files import described
 from stedi.engines.table_files import file_rows, move_to_bucket
 from stedi.errors import LandingError, UnreadableFile
@@ -71,7 +71,7 @@ def scan(
     *,
     threads: int,
     sieve: TombstoneFilter | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Scanned:
     """Scans files and writes their accepted records.
 

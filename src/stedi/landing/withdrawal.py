@@ -17,7 +17,7 @@ from pathlib import Path
 from stedi._frozen import dataclass, field
 from stedi.catalog import Catalog
 from stedi.context import Context
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.landing import journal, rows
@@ -89,7 +89,7 @@ def withdraw(
     wanted: Sequence[str],
     *,
     now: int | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Withdrawal:
     """Lands a withdrawal for each customer who has not just withdrawn; the next build removes them.
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from stedi._frozen import dataclass
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import nameable, path_literal
 from stedi.errors import LandingError, UnreadableFile
@@ -64,7 +64,7 @@ def write(
     folder: Callable[[str], Path],
     *,
     threads: int = 1,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Written:
     """Lands files without committing them.
 

@@ -26,7 +26,7 @@ from stedi.audit.proof import expected
 from stedi.audit.proof.as_of import BELOW, AsOf
 from stedi.catalog import TableState
 from stedi.context import Context, places
-from stedi.context.progress import Progress, instant
+from stedi.context.progress import Progress, instant, silent
 from stedi.datasets import folder, registry
 from stedi.datasets import subjects as release_subjects
 from stedi.engines.duckdb import DuckDB
@@ -92,7 +92,7 @@ def export(
     *,
     now: int,
     archive: bool = False,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Export:
     """Writes all data of each person; does not change the lake.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from stedi._frozen import dataclass, replace
 from stedi.catalog import TableState
 from stedi.context import Context
-from stedi.context.progress import run_id
+from stedi.context.progress import Progress, run_id, silent
 from stedi.engines import Name, connect
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
@@ -27,7 +27,7 @@ from stedi.schema.tables import Dag
 from stedi.storage import durable
 from stedi.storage.config import Config
 from stedi.transform import planning
-from stedi.transform.planning import Action, Progress, Step, policy, recalled, rows
+from stedi.transform.planning import Action, Step, policy, recalled, rows
 
 if TYPE_CHECKING:
     from stedi.transform.previewing import Plan
@@ -37,7 +37,6 @@ __all__ = [
     "Action",
     "Build",
     "Built",
-    "Progress",
     "Step",
     "Withheld",
     "build",
@@ -160,7 +159,7 @@ def build(
     *,
     now: int | None = None,
     full: bool = False,
-    progress: Progress = lambda line: None,
+    progress: Progress = silent,
     graph: Dag | None = None,
     engine: Name = "duckdb",
 ) -> Build:
@@ -171,7 +170,7 @@ def build(
         key: The lake's pseudonym key.
         now: The start of the build, epoch milliseconds; the clock's by default.
         full: Rebuild every table.
-        progress: Called with a line for each stage of the work.
+        progress: Called with the current step and its completed share, 0 to 1.
         graph: The SQL tables, by default the package's own.
         engine: What computes the tables; they are the same.
 
@@ -204,7 +203,7 @@ def build(
             warm = beside.submit(catalog.warm)
             work.stage(steps, progress)
             warm.result()
-        progress("publish")
+        progress("publish", None)
         work.publish()
     # interrupts, too
     except BaseException:

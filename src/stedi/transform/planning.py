@@ -8,7 +8,7 @@ changed SQL, policy or key, means a rebuild. Watermarks are snapshots, never tim
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from stedi._frozen import dataclass, field
@@ -17,8 +17,6 @@ from stedi.schema.tables import Dag
 from stedi.storage.config import Config
 
 Action = Literal["none", "append", "by-customer", "rebuild"]
-Progress = Callable[[str], None]
-"""Called with each stage of the work."""
 
 _RECORDS_OF_PEOPLE = "customers_landing"
 """The input of which every new record may change rows in all tables below."""

@@ -12,13 +12,14 @@ from stedi._frozen import dataclass, field, replace
 from stedi._version import __version__
 from stedi.catalog import Change, TableState, checksums
 from stedi.context import Context
+from stedi.context.progress import Progress
 from stedi.engines import Engine, rest_of
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
 from stedi.transform import checks, consent_check
 from stedi.transform.incremental import IncrementalBuild
-from stedi.transform.planning import CLAIMS, Progress, Step, knows_claims, policy, recalled, rows
+from stedi.transform.planning import CLAIMS, Step, knows_claims, policy, recalled, rows
 from stedi.transform.session import BuildSession
 
 _PROVEN = "customers_trusted"
@@ -93,7 +94,7 @@ class StagedBuild:
             for number, step in enumerate(planned, start=1):
                 if not self._is_affected(step):  # only now is it known what has become of those above
                     continue
-                progress(f"{step.action} {step.table}, {number} of {len(planned)}: {step.reason}")
+                progress(f"{step.action} {step.table}, {number} of {len(planned)}: {step.reason}", None)
                 started = time.monotonic()
                 change = (
                     self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
@@ -102,7 +103,7 @@ class StagedBuild:
                 self.staged[step.table] = change
                 engine.bind_files(step.table, change.files)
                 engine.bind_files(f"{step.table}__added", change.gained, table=step.table)
-            progress("audit")
+            progress("audit", None)
             self._remember(session, changes)
             self._audit(session)
 

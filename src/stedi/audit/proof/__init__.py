@@ -20,7 +20,7 @@ from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf
 from stedi.audit.proof.expected import Claimants
 from stedi.audit.proof.reconciliation import Reconciliation
 from stedi.catalog import Catalog, TableState
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.engines import Engine
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ZONES
@@ -60,7 +60,7 @@ def prove(
     states: Mapping[str, TableState] | None = None,
     pending: Iterable[str] = (),
     further_claimants: Claimants = lambda serial: 0,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Proof:
     """Counts the violations of the rules of consent in the published tables; changes nothing.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.errors import UnreadableFile, UsageError
 from stedi.landing.crawl.profile import Profiles, mask
 from stedi.landing.crawl.proposal import propose
@@ -28,7 +28,7 @@ __all__ = ["Drift", "FeedReport", "FieldReport", "Report", "crawl", "mask"]
 def crawl(
     paths: Sequence[str | Path],
     sample: int | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Report:
     """Reads delivered files and reports what they contain.
 

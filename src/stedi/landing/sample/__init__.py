@@ -87,7 +87,7 @@ def write(
     walkers: int = 0,
     dirty: bool = True,
     compress: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, float | None], None] | None = None,
 ) -> Answer:
     """Writes sample landing data, and `_answer.json` next to it.
 
@@ -105,7 +105,7 @@ def write(
             end, and every step's time.
         dirty: Whether to add small files in every other format, with faulty records and odd consents.
         compress: Whether bulk files are compressed with gzip.
-        progress: Called at each hundredth with the number of bulk readings made so far, and `readings`.
+        progress: Called with the step and the share of the bulk readings that is made, at each hundredth.
 
     Returns:
         The counts that the lake must produce from the data.

@@ -17,6 +17,8 @@ from stedi.landing.sample.readings import RECORDS_PER_TICK, TICK, Feed, Tally, w
 from stedi.schema.tables import ZONES
 
 TABLES = tuple(name for name, zone in ZONES.items() if zone != "landing")
+_STEP = "make sample data"
+"""What progress calls it."""
 _COHORT = 100
 """The number of groups that start within the same hour, so that some of their readings have the same time."""
 _WALKERS = (("agreed",) * 5, ("never", "late", "agreed", "agreed", "withdrew"), ("agreed",) * 5)
@@ -56,7 +58,7 @@ class Crowd:
     _names: int = 0
     _groups: int = 0
 
-    def add(self, customers: int, readings: int, progress: Callable[[int, int], None] | None = None) -> None:
+    def add(self, customers: int, readings: int, progress: Callable[[str, float | None], None] | None = None) -> None:
         """Generates the given number of customers, with the given total of readings, and writes their lines."""
         dealt = told = 0
         for plan, quota in _shares(customers, readings):
@@ -65,11 +67,11 @@ class Crowd:
             dealt += quota
             if progress is not None and dealt - told > readings / 100:
                 told = dealt
-                progress(dealt, readings)
+                progress(_STEP, dealt / readings)
         for feed in self.feeds.values():
             feed.flush(last=True)
         if progress is not None:
-            progress(readings, readings)
+            progress(_STEP, 1.0)
 
     def add_one(self, story: str, quota: int) -> tuple[dict[str, object], ...]:
         """Generates one customer with a story and writes the readings; the caller delivers the returned records."""

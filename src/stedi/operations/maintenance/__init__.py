@@ -24,7 +24,7 @@ from stedi.catalog import Catalog, Snapshot, TableState, checksums, orphans
 from stedi.catalog.orphans import Unused, unused
 from stedi.catalog.snapshots import manifests
 from stedi.context import Context, access, runs
-from stedi.context.progress import Progress, run_id
+from stedi.context.progress import Progress, run_id, silent
 from stedi.engines import LEAVING
 from stedi.engines.rewrite import RewriteTask, rewrite
 from stedi.engines.workers import Threads, Workers
@@ -49,7 +49,7 @@ def preview(context: Context) -> Maintenance:
 def maintain(
     context: Context,
     *,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
     workers: Workers | None = None,
 ) -> Maintenance:
     """Compacts small files, expires old snapshots and removes what nothing uses; every table keeps its rows.

@@ -28,7 +28,7 @@ from stedi.catalog.checksums import Output
 from stedi.catalog.sqlite import Pointers
 from stedi.context import Context, access, runs
 from stedi.context.places import home_of
-from stedi.context.progress import Progress
+from stedi.context.progress import Progress, silent
 from stedi.errors import ConfigError, LakeError
 from stedi.privacy import journal, key_change, pseudonyms, receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
@@ -61,9 +61,7 @@ class Adoption:
     key: str
 
 
-def adopt(
-    context: Context, key: Key, *, new_id: bool = False, progress: Progress = lambda what, share: None
-) -> Adoption:
+def adopt(context: Context, key: Key, *, new_id: bool = False, progress: Progress = silent) -> Adoption:
     """Makes a copied or moved folder a separate lake.
 
     If the original lake still exists, this one gets a new id; otherwise it keeps its id.

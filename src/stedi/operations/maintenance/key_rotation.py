@@ -21,7 +21,7 @@ from stedi.audit import proof as consent_proof
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.orphans import unused
 from stedi.context import Context
-from stedi.context.progress import Progress, run_id
+from stedi.context.progress import Progress, run_id, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused
 from stedi.operations.maintenance.tags import ended_by_rotation
@@ -102,7 +102,7 @@ def rotate(
     key: Key,
     to: Path | None,
     *,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Rotation:
     """Changes the lake's key; every table must be up to date.
 
@@ -139,7 +139,7 @@ def rotate(
     return Rotation(key.fingerprint, new.fingerprint, file, work.rows, ended)
 
 
-def finish(catalog: Catalog, root: Path, progress: Progress = lambda what, share: None) -> bool:
+def finish(catalog: Catalog, root: Path, progress: Progress = silent) -> bool:
     """Finishes the key rotation that is decided, if there is one; doing so twice changes nothing.
 
     Returns:
