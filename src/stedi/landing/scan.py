@@ -153,9 +153,11 @@ class _Output:
         )
         table = pa.Table.from_arrays([arrays[name] for name in self._names], schema=schema)
         if self._sieve:
+            # before the row group is written: no file holds them at any time
             table, dropped = self._sieve.rows(self._table, table)
             self.dropped += dropped
         if table.num_rows:
+            # counted here, since texts of every record have no statistics
             self._nulls.update({name: table.column(name).null_count for name in self._optional})
             with _writing():
                 (self._writer or self._begin(schema)).write_table(table, row_group_size=ROWS)

@@ -139,6 +139,7 @@ class Columns:
         for place, field in enumerate(contract.fields):
             column = self._table.columns[place]
             name = field.name.lower().encode()
+            # the scanner folds case by one bit, which is right for letters alone
             if not (name.isalpha() and len(name) <= 8 * _WORDS):
                 raise ValueError(f"{field.name}: a name that the scanner cannot compare")
             column.kind, column.required, column.length = _KINDS[field.kind], field.required, len(name)
