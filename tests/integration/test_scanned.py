@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections import Counter
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.conversions import from_bytes
+from pyiceberg.types import BinaryType, DoubleType, LongType, StringType
 
 from deliveries import customer, deliver, motion, step
 from lakes import LANDING, conserved, rows
 from stedi.lake import Lake
 from stedi.landing import Landing, sample
 from stedi.landing.reader import scanner
-from stedi.schema.tables import COLUMNS
+from stedi.schema.tables import COLUMNS, NAMESPACE
 
 pytestmark = pytest.mark.skipif(
     scanner.library() is None, reason="the scanner is not compiled (`make`, with a C compiler)"
@@ -106,21 +109,29 @@ def test_no_page_of_a_file_holds_a_text_of_an_erased_customer(
                 assert not {text for text in held if text and ANN in text}
 
 
-def test_files_say_of_themselves_what_those_of_the_engine_say(
-    lands: dict[str, tuple[Lake, list[Landing]]],
-) -> None:
-    for table in LANDING:
-        scanned, read = (
-            [file for file in lake.catalog.files(lake.catalog.table(table)) if Path(file.path).exists()]
-            for lake, _ in lands.values()
-        )
-        assert sum(file.rows for file in scanned) == sum(file.rows for file in read)
-        nulls = [sum((Counter(file.nulls) for file in files), Counter()) for files in (scanned, read)]
-        assert nulls[0] == nulls[1]
-        for column in ("timestamp", "x", "sensorReadingTime", "distanceFromObject", "lastUpdateDate"):
-            bounds = [
-                {value for file in files if column in file.bounds for value in map(float, file.bounds[column])}
-                for files in (scanned, read)
-            ]
-            assert min(bounds[0], default=0) == min(bounds[1], default=0)
-            assert max(bounds[0], default=0) == max(bounds[1], default=0)
+def test_manifests_say_of_files_what_is_in_them(lands: dict[str, tuple[Lake, list[Landing]]]) -> None:
+    for lake, _ in lands.values():
+        for name in (*LANDING, "quarantine", "landed_files"):
+            table = SqlCatalog("stedi", uri=f"sqlite:///{lake.catalog.path}").load_table((NAMESPACE, name))
+            for file in (task.file for task in table.scan().plan_files()):
+                read = pq.read_table(file.file_path.removeprefix("file://"))
+                assert file.record_count == read.num_rows
+                for field in table.schema().fields:
+                    column, place = read.column(field.name), (name, field.name)
+                    nulls = file.null_value_counts.get(field.field_id)
+                    assert nulls in (None, column.null_count), place
+                    for bounds, least in ((file.lower_bounds, pc.min(column)), (file.upper_bounds, pc.max(column))):
+                        if isinstance(field.field_type, StringType | BinaryType):
+                            assert field.field_id not in bounds, place
+                        elif field.field_id in bounds and isinstance(field.field_type, LongType | DoubleType):
+                            assert from_bytes(field.field_type, bounds[field.field_id]) == least.as_py(), place
+
+
+def test_other_engines_find_the_rows_without_a_value(lands: dict[str, tuple[Lake, list[Landing]]]) -> None:
+    for lake, _ in lands.values():
+        for name in LANDING:
+            table = SqlCatalog("stedi", uri=f"sqlite:///{lake.catalog.path}").load_table((NAMESPACE, name))
+            whole = table.scan().to_arrow()
+            for column in whole.column_names:
+                without = table.scan(row_filter=f"{column} is null").to_arrow().num_rows
+                assert without == whole.column(column).null_count, (name, column)

@@ -157,10 +157,11 @@ class _Output:
             table, dropped = self._sieve.rows(self._table, table)
             self.dropped += dropped
         if table.num_rows:
-            # counted here, since texts of every record have no statistics
-            self._nulls.update({name: table.column(name).null_count for name in self._optional})
             with _writing():
-                (self._writer or self._begin(schema)).write_table(table, row_group_size=ROWS)
+                writer = self._writer or self._begin(schema)
+                # counted here, since texts of every record have no statistics, and only now: a new file counts anew
+                self._nulls.update({name: table.column(name).null_count for name in self._optional})
+                writer.write_table(table, row_group_size=ROWS)
         self.columns.clear()
         self.flushed += 1
         # only between row groups: a file is as large as a build would make it
