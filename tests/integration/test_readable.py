@@ -48,6 +48,31 @@ def test_what_a_lake_writes_is_its_owners_alone_whatever_the_mask(mask: int, tmp
     assert all(mode & 0o700 == (0o700 if Path(path).is_dir() else 0o600) for path, mode in modes(lake.root).items())
 
 
+@pytest.mark.parametrize("mask", [0, 0o077])
+def test_what_a_shared_lake_writes_is_its_groups_to_read_whatever_the_mask(mask: int, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    deliver(tmp_path / "in")
+    settings = Lake.create(tmp_path / "lake").root / "lake.toml"
+    settings.write_text(settings.read_text().replace("shared = false", "shared = true"))
+    lake = Lake.open(settings.parent)
+    shutil.rmtree(lake.root / "runs")
+    before = os.umask(mask)
+    try:
+        lake.land(tmp_path / "in")
+        lake.build()
+        lake.query("select 1 from customers_landing", role="officer").arrow()
+        lake.maintain()
+    finally:
+        os.umask(before)
+    found = {
+        Path(path): mode for path, mode in modes(lake.root).items() if "/tmp" not in path.removeprefix(str(lake.root))
+    }
+    read = {path: mode for path, mode in found.items() if path.suffix != ".lock"}
+    assert {path.name for path in read} >= {"access", "runs"}
+    assert [str(path) for path, mode in read.items() if mode & 0o050 != (0o050 if path.is_dir() else 0o040)] == []
+    assert not any(mode & 0o027 for mode in found.values())
+
+
 class TestASharedLake:
     @pytest.fixture
     def shared(self) -> Iterator[Path]:

@@ -243,6 +243,7 @@ def append(context: Context, key: Key, plain: list[dict[str, Any]]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         if is_new:
+            durable.settle([path])
             durable.sync(folder)
         for path in left:
             path.unlink(missing_ok=True)

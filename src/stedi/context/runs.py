@@ -243,6 +243,8 @@ def _append(root: Path, runs: Iterable[Run]) -> None:
         if size and os.pread(stream.fileno(), 1, size - 1) != b"\n":
             lines = b"\n" + lines
         stream.write(lines)
+    if not size:
+        durable.settle([path])
 
 
 def _files(root: Path) -> list[Path]:

@@ -103,7 +103,7 @@ def readable(folder: Path) -> int:
 
 
 def settle(paths: Iterable[Path]) -> None:
-    """Gives files and folders that another program has made under its own mask the mode that a lake's have."""
+    """Gives files and folders that were made under some umask the mode that those of a lake have."""
     for path in paths:
         if not s3.is_remote(path):
             mode = readable(path.parent)
