@@ -171,6 +171,15 @@ def test_a_result_is_read_again_while_it_is_kept_and_never_empty_in_silence(
             once()
 
 
+@pytest.mark.parametrize("sql", ["select * from accelerometer_trusted", "select count(*) from accelerometer_trusted"])
+def test_a_result_that_was_read_by_batches_is_not_read_again_as_empty(lake: Lake, sql: str) -> None:
+    with lake.query(sql) as result:
+        assert result.reader().read_all().num_rows > 0
+        for read in (result.reader, result.arrow, lambda: next(iter(result))):
+            with pytest.raises(UsageError, match="read batch by batch before"):
+                read()
+
+
 def test_results_become_what_readers_work_with(lake: Lake) -> None:
     sql = "select customer_id, timestamp, x from accelerometer_trusted order by all limit 2"
     result = lake.query(sql)

@@ -140,6 +140,7 @@ class Result:
         """What the tables as they were lack of what was published."""
         self._ahead: deque[pa.RecordBatch] = deque()
         self._reader: pa.RecordBatchReader | None = None
+        self._ended = False
         self._table: pa.Table | None = None
         self._seen: weakref.ref[pa.Table] | None = None
 
@@ -170,9 +171,10 @@ class Result:
 
         if (table := self._known()) is not None:
             return table.to_reader()
+        if self._ended:
+            raise _gone("batch by batch")
         if self._reader is None:
-            begun = pa.RecordBatchReader.from_batches(self.schema, self._batches()) if self._ahead else None
-            self._reader = begun or self._source
+            self._reader = pa.RecordBatchReader.from_batches(self.schema, self._batches())
         return self._reader
 
     def arrow(self) -> pa.Table:
@@ -280,9 +282,13 @@ class Result:
         return list(self._ahead), True
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        while self._ahead:
-            yield self._ahead.popleft()
-        yield from self._source
+        try:
+            while self._ahead:
+                yield self._ahead.popleft()
+            yield from self._source
+        finally:
+            # also after a failure: what reads on finds no more rows, and must not take that for all
+            self._ended = True
 
     def _known(self, *, strict: bool = True) -> pa.Table | None:
         """Returns the rows, if they were read completely and are still there.
