@@ -311,17 +311,21 @@ def test_a_condition_may_read_other_tables_and_rows_show_no_direct_identifier(la
 
 
 def test_a_row_that_nothing_landed_accounts_for_is_said_to_be_one(lake: Lake, tmp_path: Path) -> None:
-    rows_made = [
+    rows_made: list[dict[str, Any]] = [
         {"customer_id": KEY_OF_TESTS.customer_id(BO), "timestamp": at(100), "x": 1.0, "y": 0.0, "z": -1.0},
         {"customer_id": KEY_OF_TESTS.customer_id(ANA), "timestamp": at(999), "x": 1.0, "y": 0.0, "z": -1.0},
         {"customer_id": "0" * 32, "timestamp": at(100), "x": 1.0, "y": 0.0, "z": -1.0},
         {"customer_id": KEY_OF_TESTS.customer_id(ANA), "timestamp": at(45), "x": 1.0, "y": 0.0, "z": -1.0},
+        {"customer_id": KEY_OF_TESTS.customer_id(ANA), "timestamp": at(100), "x": float("inf"), "y": 0.0, "z": -1.0},
+        {"customer_id": KEY_OF_TESTS.customer_id(ANA), "timestamp": None, "x": 1.0, "y": 0.0, "z": -1.0},
+        {"customer_id": None, "timestamp": at(100), "x": 1.0, "y": 0.0, "z": -1.0},
     ]
     with explain.session(lake.context, lake.catalog.tables()) as engine:
         found = explain.explain_rows(
             engine, lake.root, KEY_OF_TESTS, "accelerometer_trusted", rows_made, instant(NOW), since_consent=True
         )
-    assert [row.sources for row in found] == [()] * 4
+    assert [row.sources for row in found] == [()] * len(rows_made)
+    assert found[-1].customers == ()
     assert all("no landed record explains it" in row.why for row in found)
 
 

@@ -25,7 +25,7 @@ from stedi.query.scans import FILE, ROW
 from stedi.schema import tables
 from stedi.schema.classification import ColumnLineage
 from stedi.schema.contracts import PrivacyClass
-from stedi.schema.tables import ZONES
+from stedi.schema.tables import REQUIRED, ZONES
 
 LIMIT = 20
 """The largest number of rows in one explanation."""
@@ -181,6 +181,9 @@ def _below(
     customers = {normal(email): id_ for (email,) in emails if (id_ := key.customer_id(email)) in wanted}
     subjects.work_out(engine, root, key, customers, AsOf({}, now, since_consent))
     for row in rows:
+        if any(row[name] is None for name in REQUIRED[table]):
+            yield (() if row["customer_id"] is None else (row["customer_id"],)), _NOTHING, ()
+            continue
         who = subjects.person(engine, row["customer_id"])
         since = engine.rows(f"select since // 1000 from known where person = {who} and consents")
         why, sources = _TRACES[table](engine, who, row) if since else ("", [])
@@ -245,8 +248,8 @@ def _owned(engine: DuckDB, who: str, row: Row, which: str) -> tuple[str, list[st
 
 
 def _motions(engine: DuckDB, who: str, at: datetime, row: Row) -> list[Source]:
-    # `repr` of a double reads back as the same double
-    vector = " and ".join(f"{axis} = {float(row[axis])!r}::double" for axis in "xyz")
+    # `repr` of a double reads back as the same double; without quotes `inf` would be a column
+    vector = " and ".join(f"{axis} = '{float(row[axis])!r}'::double" for axis in "xyz")
     counts = f"select 1 from motions where person = {who} and in_time and moment = {_ms(at)} * 1000 and {vector}"
     return _sources(
         engine,
