@@ -51,7 +51,9 @@ def _violations(root: Path, key: Key, lake_id: str) -> Iterator[Violation]:
             yield Violation(file, "everybody in it among the tombstones", "somebody who is not")
         else:
             own.append(receipt)
+    # among those that hold: one forged receipt would break the chain anywhere
     for name, expected, found in receipts.breaks(own, datetime.now(UTC)):
         yield Violation(f"{receipts.RECEIPTS}/{name}.json", expected, found)
+    # each erasure leaves a receipt at its end
     for run in sorted(known.erasures.keys() - there - {under_way}):
         yield Violation(f"{receipts.RECEIPTS}/{run}.json", "the receipt of an erasure", "no file")

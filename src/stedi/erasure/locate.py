@@ -221,6 +221,7 @@ class SubjectRows:
     def _live(self, name: str) -> dict[str, bool]:
         """Returns the existing files of a table's snapshots, and for each whether it is current."""
         current = {file.path for file in self._catalog.files(self.states[name])}
+        # what is gone was removed by an earlier attempt
         return {path: path in current for path, size in sizes(self.mentions[name].live).items() if size is not None}
 
     def _gone(self) -> list[tuple[str, int, int]]:

@@ -116,6 +116,7 @@ def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = s
     key_change.refuse_other(root, config.key_fingerprint)
     landings.finish(context.catalog, root / "pending", lambda: key)
     known = list(journal.entries(root / journal.FOLDER, key))
+    # one that somebody else has put there must not erase anybody
     signed = (r for r in receipts.listed(root) if receipts.holds(r, key, config.lake_id))
     own = {receipt["id"]: _entry(receipt, key) for receipt in signed}
     own |= {entry.id: entry for entry in known if entry.what == "erasure"}
@@ -123,11 +124,13 @@ def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = s
     _mend(context, key, own.values())
     was_older = context.older() is not None
     mine = {*own, *(entry.id for entry in known)}
+    # what has ended here is not done again, though its receipt is gone: a customer may have come back since
     mine |= tombstones.read(root, key).ended.intersection(copies.receipts)
     new = [entry for entry in found.values() if entry.id not in mine]
     erased = [entry for entry in new if entry.what == "erasure"]
     people = {person for entry in erased for person in entry.content["receipt"]["people"]}
     back = _returned(context, key)
+    # erased once, but an older table has brought their data back
     undone = [entry for entry in own.values() if not back.isdisjoint(entry.content["receipt"]["people"])]
     done = erasure.again(context, key, [*undone, *erased], people=people | back, progress=progress)
     for entry in [*own.values(), *found.values()]:

@@ -108,6 +108,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _whole(value: object) -> int:
+    # true is an integer, too
     return value if type(value) is int else 0
 
 

@@ -97,6 +97,7 @@ def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str],
     engine.materialize("step_trainer_landing", f"select * from every_step_trainer_landing where {shared}")
     for name in BELOW:
         engine.view(name, f"select * from every_{name} where customer_id in ({ids})")
+    # in this order: each reads what the ones before have made
     expected.customers(engine, key, base)
     expected.motions(engine, base)
     expected.devices(engine, partial(tombstones.read(root, key).claimants, key))

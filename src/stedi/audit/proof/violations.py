@@ -238,6 +238,7 @@ def identifying(engine: Engine) -> None:
     engine.map_rows("named", each, {"normal": "varchar"}, _named)
     engine.materialize(
         "identifying",
+        # an empty text identifies nobody, and would be found in every row
         "select normal, bool_or(device) as device from (select normal, device from named union all "
         "select normal, false from addresses) where normal <> '' group by normal",
     )
