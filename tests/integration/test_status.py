@@ -183,6 +183,14 @@ def test_a_run_that_begins_just_now_is_not_taken_for_killed(lake: Lake, monkeypa
         assert seen == [before]
 
 
+def test_a_stray_file_among_the_notes_of_runs_hides_no_run(lake: Lake) -> None:
+    before = [run.id for run in lake.runs()]
+    notes = lake.root / "runs" / "begun"
+    notes.mkdir(exist_ok=True)
+    (notes / ("\u00b2" * 13 + "-0.json")).touch()
+    assert [run.id for run in lake.runs() if run.command] == before
+
+
 def test_a_history_that_cannot_be_written_keeps_nobody_from_working(lake: Lake) -> None:
     folder = lake.root / "runs"
     for path in folder.iterdir():

@@ -291,7 +291,7 @@ def _objects(root: Path) -> Iterator[Run]:
 
 def _nameless(path: Path) -> Run:
     """Returns the run of a note that was interrupted before it was written."""
-    at = int(path.name[:13]) if path.name[:13].isdigit() else 0
+    at = int(path.name[:13]) if path.name[:13].isdecimal() else 0
     return Run(path.stem, "", datetime.fromtimestamp(at / 1000, UTC))
 
 

@@ -223,7 +223,7 @@ def _parent(run: Run, namespace: str) -> dict[str, Any]:
 
 def _uuid(run: str) -> str:
     """Returns the UUID (version 7, RFC 9562) of a run: its time, and what else tells it apart."""
-    at = int(run[:13]) if run[:13].isdigit() else 0
+    at = int(run[:13]) if run[:13].isdecimal() else 0
     # from the run's id, not drawn: all events of a run have one UUID, also those that only name it as their parent
     rest = int.from_bytes(hashlib.sha256(run.encode()).digest()[:10], "big")
     value = at << 80 | 7 << 76 | (rest >> 62 & 0xFFF) << 64 | 2 << 62 | rest & ((1 << 62) - 1)
