@@ -444,7 +444,7 @@ class Lake:
         """
         from stedi.datasets import creation
 
-        options = creation.again(self.context, self._release(name, deleted=True), labels)
+        options = creation.next_options(self.context, self._release(name, deleted=True), labels)
         return self.create_dataset(name, options, output=output, progress=progress)
 
     def datasets(self, *, stale: bool = False) -> tuple[Release, ...]:

@@ -273,7 +273,7 @@ def test_replay_lands_nothing_of_the_erased(stage: Stage, monkeypatch: pytest.Mo
         "customer": [{**customer(CY, 60, customerName=f"friend of {ANA}"), "lastUpdateDate": "7"}],
     }
     with monkeypatch.context() as patch:  # a landing by an older version let them in
-        patch.setattr(type(known), "sifted", lambda self, key, raw: raw)
+        patch.setattr(type(known), "without_erased", lambda self, key, raw: raw)
         for feed, values in broken.items():
             lake.land(deliver(folder, feed, values, "old.json"))
     real = quarantine._record

@@ -160,7 +160,7 @@ def create(
     )  # fmt: skip
 
 
-def again(context: Context, last: registry.Entry, labels_: str | os.PathLike[str] | None = None) -> Options:
+def next_options(context: Context, last: registry.Entry, labels_: str | os.PathLike[str] | None = None) -> Options:
     """Returns the options for the next version of a release; reports if its labels have changed.
 
     Args:

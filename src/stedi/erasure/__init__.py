@@ -152,7 +152,7 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
         return
     try:
         if withdrawal.waits(context.root):
-            withdrawal.again(context, key)
+            withdrawal.repeat(context, key)
         transform.build(context, key, now=now, progress=progress, engine=engine)
     except LakeBusy:
         raise
@@ -208,7 +208,7 @@ def _is_whole(path: Path) -> bool:
         return stream.read() == b"PAR1"
 
 
-def again(
+def repeat(
     context: Context,
     key: Key,
     erased: Sequence[Entry],

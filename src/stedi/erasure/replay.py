@@ -132,7 +132,7 @@ def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = s
     back = _returned(context, key)
     # erased once, but an older table has brought their data back
     undone = [entry for entry in own.values() if not back.isdisjoint(entry.content["receipt"]["people"])]
-    done = erasure.again(context, key, [*undone, *erased], people=people | back, progress=progress)
+    done = erasure.repeat(context, key, [*undone, *erased], people=people | back, progress=progress)
     for entry in [*own.values(), *found.values()]:
         if entry.what == "erasure":
             erasure.keep_receipt(root, key, config.lake_id, entry.content["receipt"])
@@ -144,7 +144,7 @@ def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = s
     for entry in [*repeated, *withdrawn]:
         for person, instants in entry.content["people"].items():
             said.setdefault(person, set()).update(instants)
-    landed, waiting = withdrawal.again(context, key, said)
+    landed, waiting = withdrawal.repeat(context, key, said)
     for entry in withdrawn:
         withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
     erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)

@@ -132,7 +132,7 @@ def land(
         LandingError: A file changed during the landing; nothing of its batch was landed.
     """
     catalog, config, root = context.catalog, context.config, context.root
-    sieve = TombstoneFilter.of(root, key)
+    tombstone_filter = TombstoneFilter.of(root, key)
     tables = [name for name, zone in ZONES.items() if zone == "landing"]
     finish = partial(journal.finish, catalog, root / "pending", lambda: key)
     orphans.remove_abandoned(catalog, tables, config.grace_hours * 3600, finish=finish)
@@ -158,8 +158,8 @@ def land(
     ):
         with journal.Commit(catalog) as commit:
             if commit.planned is not None:
-                sieve = TombstoneFilter.of(root, key)  # read again: another process may have erased somebody
-            run = _Batch(context, key, commit, progress, sieve, workers)
+                tombstone_filter = TombstoneFilter.of(root, key)  # read again: another process may have erased somebody
+            run = _Batch(context, key, commit, progress, tombstone_filter, workers)
             done = run.land([*batch, *run.fetch(fetched)])
             # after the commit: what is noted is not fetched again
             objects.note(fetched, done)
@@ -173,7 +173,7 @@ def land(
                 sums[what] = sums.get(what, 0) + count
     # a record that has landed may make the customer of a replayed withdrawal known
     if withdrawal.waits(root) and any(file.feed == CUSTOMER.feed for file in landed):
-        withdrawal.again(context, key)
+        withdrawal.repeat(context, key)
     lost: tuple[Unread, ...] = ()
     if refused:
         with context.temporary() as folder, DuckDB.of(config, folder) as engine:
@@ -191,7 +191,7 @@ class _Batch:
         key: Key,
         commit: journal.Commit,
         progress: Progress,
-        sieve: TombstoneFilter | None,
+        tombstone_filter: TombstoneFilter | None,
         workers: Workers | None,
     ) -> None:
         self.skipped: list[Skipped] = []
@@ -200,7 +200,7 @@ class _Batch:
         self.refused = False
         """Whether records that may be a customer's word were quarantined."""
         self._catalog, self._config, self._commit = context.catalog, context.config, commit
-        self._sieve, self._workers, self._key, self._progress = sieve, workers, key, progress
+        self._tombstone_filter, self._workers, self._key, self._progress = tombstone_filter, workers, key, progress
 
     def fetch(self, batch: Sequence[Arrival]) -> list[local.Delivered]:
         """Copies objects of S3 beside what this batch needs on its way; workers copy what they read themselves."""
@@ -360,7 +360,7 @@ class _Batch:
 
     def _write(self, engine: DuckDB, new: Sequence[Inspected], at: int) -> Written:
         """Writes what files bring, here or on the workers, each with a share of the files."""
-        batch, commit, config = writing.Batch(self._commit.id, at, self._sieve), self._commit, self._config
+        batch, commit, config = writing.Batch(self._commit.id, at, self._tombstone_filter), self._commit, self._config
         if self._workers is None:
             return writing.write(
                 engine, new, batch, commit.scratch, commit.folder, threads=config.threads, progress=self._progress

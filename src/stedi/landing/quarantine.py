@@ -188,7 +188,7 @@ class Quarantine:
         # offsets by file, name, feed and the feed of the fields
         landed: dict[tuple[str, str, str, str], list[int]] = {}
         barred: dict[tuple[str, str, str], list[int]] = {}
-        sifted = self._sifted()
+        without_erased = self._without_erased()
         with self._engine() as engine:
             engine.bind_files("landed_files", self._catalog.files(self._catalog.table("landed_files")))
             fruitless = rows.fruitless(engine)
@@ -198,7 +198,7 @@ class Quarantine:
                 # records that were cut when they were kept cannot be read again
                 sql = 'select feed, file, sha256, "offset", raw from quarantine where octet_length(raw) = raw_size'
                 for feed, file, sha256, offset, raw in engine.stream(sql):
-                    kept_raw = sifted(bytes(raw))
+                    kept_raw = without_erased(bytes(raw))
                     if kept_raw is None:
                         barred.setdefault((sha256, file, feed), []).append(offset)
                         continue
@@ -250,13 +250,13 @@ class Quarantine:
         batch.commit(self._key(), appends, {"quarantine": kept})
         return Relanded(moved, total - moved - gone_too)
 
-    def _sifted(self) -> Callable[[bytes], bytes | None]:
+    def _without_erased(self) -> Callable[[bytes], bytes | None]:
         """Returns a function that returns a record as it may land, or None if it belongs to an erased customer."""
         if not tombstones.any_of(self._root):
             return lambda raw: raw
         key = self._key()
         known = tombstones.read(self._root, key)
-        return lambda raw: known.sifted(key, raw)
+        return lambda raw: known.without_erased(key, raw)
 
     def _engine(self) -> DuckDB:
         engine = DuckDB.of(self._config, durable.scratch(self._root) / "quarantine")

@@ -70,7 +70,7 @@ def scan(
     folder: Callable[[str], Path],
     *,
     threads: int,
-    sieve: TombstoneFilter | None = None,
+    tombstone_filter: TombstoneFilter | None = None,
     progress: Progress = silent,
 ) -> Scanned:
     """Scans files and writes their accepted records.
@@ -80,7 +80,7 @@ def scan(
         scratch: A folder for temporary files.
         folder: Returns a new folder in a table's data.
         threads: How many files may be scanned at once.
-        sieve: The tombstone filter, if there are erased customers.
+        tombstone_filter: Drops records of erased customers; None if nobody was erased.
         progress: Called with the current step and its completed share.
 
     Raises:
@@ -92,7 +92,7 @@ def scan(
     cut = threads > 1
     # it ends: a repeated pass is uncut, or lacks a file that the one before found unreadable
     for number in count():
-        run = _Run(files, folders, scratch / f"scan-{number}", sieve, progress, cut=cut)
+        run = _Run(files, folders, scratch / f"scan-{number}", tombstone_filter, progress, cut=cut)
         run.work(threads)
         if run.astray:
             run.discard()
@@ -104,8 +104,8 @@ def scan(
         run.discard()
         files = [file for place, file in enumerate(files) if place not in run.unreadable]
     prepared = tuple(found for _, found in sorted(run.prepared.items()))
-    if sieve:
-        prepared = tuple(sieve.without(found, run.dropped[found.file.sha256]) for found in prepared)
+    if tombstone_filter:
+        prepared = tuple(tombstone_filter.without(found, run.dropped[found.file.sha256]) for found in prepared)
     return Scanned(prepared, run.written(), tuple(unreadable))
 
 
@@ -117,7 +117,7 @@ class _Output:
         folder: The folder of the files.
         name: The prefix of their names.
         groups: Row groups of a file.
-        sieve: The tombstone filter, if there are erased customers.
+        tombstone_filter: Drops records of erased customers; None if nobody was erased.
 
     Attributes:
         columns: The buffers of the records.
@@ -126,12 +126,14 @@ class _Output:
         dropped: How many records of erased customers there were, by the SHA-256 of their file.
     """
 
-    def __init__(self, contract: Contract, folder: Path, name: str, groups: int, sieve: TombstoneFilter | None) -> None:
+    def __init__(
+        self, contract: Contract, folder: Path, name: str, groups: int, tombstone_filter: TombstoneFilter | None
+    ) -> None:
         self.columns = Columns(contract)
         self.files: list[DataFile] = []
         self.flushed = 0
         self.dropped: Counter[str] = Counter()
-        self._sieve = sieve
+        self._tombstone_filter = tombstone_filter
         self._table, self._folder, self._name, self._groups = contract.table, folder, name, groups
         self._names = [column.name for column in COLUMNS[contract.table]]
         self._optional = {"_extra", *(field.name for field in contract.fields if not field.required)}
@@ -152,9 +154,9 @@ class _Output:
             for place, name in enumerate(self._names, start=1)
         )
         table = pa.Table.from_arrays([arrays[name] for name in self._names], schema=schema)
-        if self._sieve:
+        if self._tombstone_filter:
             # before the row group is written: no file holds them at any time
-            table, dropped = self._sieve.rows(self._table, table)
+            table, dropped = self._tombstone_filter.rows(self._table, table)
             self.dropped += dropped
         if table.num_rows:
             with _writing():
@@ -231,7 +233,7 @@ class _Run:
         files: The files.
         folders: For each table, the new folder in its data.
         scratch: A new folder for temporary files.
-        sieve: The tombstone filter, if there are erased customers.
+        tombstone_filter: Drops records of erased customers; None if nobody was erased.
         progress: Called with the current step and its completed share.
         cut: Whether large files are cut.
 
@@ -248,7 +250,7 @@ class _Run:
         files: Sequence[Inspected],
         folders: Mapping[str, Path],
         scratch: Path,
-        sieve: TombstoneFilter | None,
+        tombstone_filter: TombstoneFilter | None,
         progress: Progress,
         *,
         cut: bool,
@@ -258,7 +260,7 @@ class _Run:
         self.dropped: Counter[str] = Counter()
         self.spoilt = self.astray = False
         self._files, self._folders, self._scratch = files, folders, scratch
-        self._sieve, self._progress = sieve, progress
+        self._tombstone_filter, self._progress = tombstone_filter, progress
         # files for a bucket are written on this machine first
         self._here = {table: scratch / table if s3.is_remote(place) else place for table, place in folders.items()}
         self._written: dict[str, list[DataFile]] = {table: [] for table in folders}
@@ -323,7 +325,7 @@ class _Run:
                 if output is None or contract != of:
                     self._end(output, of)
                     here, groups = self._here[contract.table], self._groups(contract)
-                    output, of = _Output(contract, here, name, groups, self._sieve), contract
+                    output, of = _Output(contract, here, name, groups, self._tombstone_filter), contract
                 self._one(part, output)
                 self._told()
             self._end(output, of)

@@ -162,7 +162,7 @@ class TombstoneFilter:
         """Returns a rejected record's line without mentions; None if the record is barred."""
         row = json.loads(line)
         raw = base64.b64decode(row["raw"])
-        kept = self._known.sifted(self._key, raw)
+        kept = self._known.without_erased(self._key, raw)
         if kept is None or kept == raw:
             return None if kept is None else line
         whole = row["raw_size"] == len(raw)

@@ -173,7 +173,7 @@ def keep(root: Path, key: Key, lake_id: str, id_: str, said: Mapping[str, Collec
     lasting.append(root, key, lake_id, "withdrawal", id_, {"people": plain})
 
 
-def again(context: Context, key: Key, said: Mapping[str, Collection[int]] | None = None) -> tuple[int, int]:
+def repeat(context: Context, key: Key, said: Mapping[str, Collection[int]] | None = None) -> tuple[int, int]:
     """Lands withdrawals again, by mark, in a lake that was restored or re-created.
 
     A mark does not reveal a customer whom the lake does not know yet: such a withdrawal waits in the file `withdrawn`

@@ -48,12 +48,12 @@ class Batch:
     Attributes:
         id: The batch's id.
         at: When it lands, epoch milliseconds.
-        sieve: The tombstone filter, if there are erased customers.
+        tombstone_filter: Drops records of erased customers; None if nobody was erased.
     """
 
     id: str
     at: int
-    sieve: TombstoneFilter | None
+    tombstone_filter: TombstoneFilter | None
 
 
 def write(
@@ -81,7 +81,7 @@ def write(
         LandingError: A file has changed since its inspection, or the output cannot be written.
     """
     if scanner.library() is not None:
-        done = scan(files, scratch, folder, threads=threads, sieve=batch.sieve, progress=progress)
+        done = scan(files, scratch, folder, threads=threads, tombstone_filter=batch.tombstone_filter, progress=progress)
         appends = done.appends
         for table, written in appends.items():
             # the scanner counts what it reads, Parquet what is written: both must agree
@@ -91,9 +91,9 @@ def write(
         return Written(done.prepared, appends, done.unreadable)
     with Held(scratch) as held:
         prepared, unreadable = _prepared(files, held, scratch, threads, progress)
-        appends, dropped = _write(engine, prepared, batch.sieve, scratch, folder, progress)
-        if batch.sieve:
-            prepared = [batch.sieve.without(ready, dropped[ready.file.sha256]) for ready in prepared]
+        appends, dropped = _write(engine, prepared, batch.tombstone_filter, scratch, folder, progress)
+        if batch.tombstone_filter:
+            prepared = [batch.tombstone_filter.without(ready, dropped[ready.file.sha256]) for ready in prepared]
         appends |= _quarantined(engine, prepared, batch, folder)
         # last: what DuckDB has read by name until here must be what was hashed
         held.unchanged()
@@ -128,7 +128,7 @@ def _prepared(
 def _write(
     engine: DuckDB,
     prepared: Sequence[Prepared],
-    sieve: TombstoneFilter | None,
+    tombstone_filter: TombstoneFilter | None,
     scratch: Path,
     folder: Callable[[str], Path],
     progress: Progress,
@@ -146,8 +146,8 @@ def _write(
         # counted before: the typed reader reads the files once more
         expected, gone = sum(ready.counts.accepted for ready in group), Counter[str]()
         sql = rows.accepted(table, group)
-        if sieve:
-            sql, gone = _sifted(engine, table, sql, sieve, scratch / f"{table}.parquet")
+        if tombstone_filter:
+            sql, gone = _filtered(engine, table, sql, tombstone_filter, scratch / f"{table}.parquet")
         if files := engine.write(table, sql, folder(table), of=expected):
             appends[table] = files
         _check(table, files, expected - gone.total())
@@ -155,7 +155,9 @@ def _write(
     return appends, dropped
 
 
-def _sifted(engine: DuckDB, table: str, sql: str, sieve: TombstoneFilter, path: Path) -> tuple[str, Counter[str]]:
+def _filtered(
+    engine: DuckDB, table: str, sql: str, tombstone_filter: TombstoneFilter, path: Path
+) -> tuple[str, Counter[str]]:
     """Writes accepted records without those of erased customers to a file, which the SELECT returned reads.
 
     Returns:
@@ -175,7 +177,7 @@ def _sifted(engine: DuckDB, table: str, sql: str, sieve: TombstoneFilter, path: 
                 name: found.column(name).cast(pa.string()).dictionary_encode() if name in texts else found.column(name)
                 for name in found.schema.names
             }
-            kept, gone = sieve.rows(table, pa.table(columns))
+            kept, gone = tombstone_filter.rows(table, pa.table(columns))
             dropped += gone
             writer = writer or stack.enter_context(pq.ParquetWriter(path, kept.schema))
             writer.write_table(kept)

@@ -73,4 +73,4 @@ def land_waiting_withdrawals(context: Context) -> None:
         from stedi.landing import withdrawal
 
         with context.locked("land"):
-            withdrawal.again(context, context.key())
+            withdrawal.repeat(context, context.key())

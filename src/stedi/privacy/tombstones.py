@@ -176,7 +176,7 @@ class Tombstones:
         last = max(until, default=0)
         return last > 0 and not (instants and min(instants) > last)
 
-    def sifted(self, key: Key, raw: bytes) -> bytes | None:
+    def without_erased(self, key: Key, raw: bytes) -> bytes | None:
         """Returns a record that no contract accepts without mentions of erased customers.
 
         Returns:
