@@ -843,7 +843,7 @@ class Lake:
 
         tags.refuse_name(name)
         with self.context.writing("build", keyless=True, progress=progress):
-            return tags.tag(self.catalog, name)
+            return tags.tag(self.context, name)
 
     def tags(self) -> tuple[Tag, ...]:
         """Returns every tag of the lake's tables, oldest first, including those of other programs."""
@@ -868,7 +868,7 @@ class Lake:
         from stedi.operations.maintenance import tags
 
         with self.context.writing("build", keyless=True, progress=progress):
-            return tags.untag(self.catalog, name)
+            return tags.untag(self.context, name)
 
     def status(self, *, max_age: timedelta = timedelta(hours=26), now: datetime | None = None) -> Status:
         """Returns what ran last, what waits for a build, and what is late or wrong; read-only.
@@ -981,14 +981,14 @@ class Lake:
         from stedi.erasure import evidence
 
         workers = self._workers(engine) if files else None
-        kept = evidence.check(self.root, self.key(), self.config.lake_id)
+        kept = evidence.check(self.context)
         checks = check_files(self.catalog, files=files, threads=self.config.threads, progress=progress, workers=workers)
         checks = (*checks, kept) if kept else checks
         if not any(check.found for check in checks):  # of what is damaged it cannot be told
             checks = (*checks, newest(self.context.older()))
         mark = self.context.seen_access()
         if mark[0] or (self.root / access.FOLDER).exists():
-            checks = (*checks, logged(self.root, self.key(), self.config.lake_id, mark))
+            checks = (*checks, logged(self.context, mark))
         return checks
 
     @_recorded("repair")
@@ -1010,7 +1010,7 @@ class Lake:
 
         with self.context.mending("build", "land", wait=False, progress=progress):
             restored = (lambda: None) if accept_rollback else self.context.refuse_older
-            repaired = repair(self.catalog, threads=self.config.threads, progress=progress, restored=restored)
+            repaired = repair(self.context, progress=progress, restored=restored)
         self.context.accept()  # tables that were made anew begin to count anew
         # after the locks are released: a build takes its own
         return replace(repaired, build=self.build(wait=True, progress=progress))

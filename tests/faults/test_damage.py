@@ -50,7 +50,7 @@ def test_a_damaged_journal_is_named_and_changes_nothing(lake: Lake, content: str
     pending.mkdir(exist_ok=True)
     (pending / "b.json").write_text(content)
     with pytest.raises(LakeError, match=r"pending/b\.json: expected a landing's journal"):
-        journal.finish(lake.catalog, pending, lake.key)
+        journal.finish(lake.context)
     assert heads(lake) == before
     assert (pending / "b.json").exists()
 
@@ -66,10 +66,10 @@ def test_any_flipped_bit_in_a_journal_is_found(lake: Lake, tmp_path: Path) -> No
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         with pytest.raises(LakeError, match=r"pending/b\.json: expected a landing's journal"):
-            journal.finish(lake.catalog, pending, lake.key)
+            journal.finish(lake.context)
     path.write_bytes(whole)
     with pytest.raises(DamagedFile, match=r"0\.parquet: expected 100 bytes, found no file"):
-        journal.finish(lake.catalog, pending, lake.key)
+        journal.finish(lake.context)
     assert heads(lake) == before
 
 
@@ -89,7 +89,7 @@ def test_a_journal_brings_no_file_from_elsewhere(lake: Lake, tmp_path: Path) -> 
         with pytest.raises(
             LakeError, match=r"pending/b\.json: .*found one that names a file outside its table's folder"
         ):
-            journal.finish(lake.catalog, pending, lake.key)
+            journal.finish(lake.context)
     (data / "link").unlink()
     assert heads(lake) == before
 

@@ -137,7 +137,7 @@ def test_a_forged_erasure_removes_nothing_and_is_put_away(
         said = capsys.readouterr().err
         assert "erasing.json: expected the content that this lake has written" in said
         assert "stedi erase --resume" in said
-    kept = evidence.check(lake.root, lake.key(), lake.config.lake_id)
+    kept = evidence.check(lake.context)
     assert kept
     assert [found.file for found in kept.found] == [PENDING]
     assert run(lake, "erase", "--resume") == 1
@@ -165,7 +165,7 @@ def test_a_receipt_that_is_gone_is_told_and_nobody_is_erased_again(
     assert run(lake, "erase", "--resume") == 1
     assert rows(lake, "customers_landing") == landed
     assert receipts.names(lake.root) == set()
-    kept = evidence.check(lake.root, lake.key(), lake.config.lake_id)
+    kept = evidence.check(lake.context)
     assert kept
     assert [(found.file, found.found) for found in kept.found] == [(f"receipts/{first.id}.json", "no file")]
 
@@ -253,12 +253,12 @@ def test_a_forged_receipt_does_not_hold(
     kept.write_bytes(raw)
     try:
         assert run(lake, "erase", "--list") == 0
-        found = evidence.check(lake.root, lake.key(), lake.config.lake_id)
+        found = evidence.check(lake.context)
         assert found
         assert [each.file for each in found.found] == [f"receipts/{name}.json"]
     finally:
         kept.write_text(text)
-    found = evidence.check(lake.root, lake.key(), lake.config.lake_id)
+    found = evidence.check(lake.context)
     assert found
     assert not found.found
 

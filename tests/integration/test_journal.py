@@ -64,7 +64,7 @@ class Batch:
         journal.apply(self.catalog, path, self.lake.key())
 
     def finish(self) -> int:
-        return journal.finish(self.catalog, self.pending, self.lake.key)
+        return journal.finish(self.lake.context)
 
     def left(self) -> list[str]:
         return sorted(path.name for path in self.pending.iterdir()) if self.pending.is_dir() else []
@@ -215,8 +215,9 @@ def test_a_torn_journal_was_never_one(batch: Batch) -> None:
     assert batch.finish() == 0
 
 
-def test_no_journals_at_all_are_none_to_finish(batch: Batch, tmp_path: Path) -> None:
-    assert journal.finish(batch.catalog, tmp_path / "never made", batch.lake.key) == 0
+def test_no_journals_at_all_are_none_to_finish(batch: Batch) -> None:
+    assert not batch.pending.exists()
+    assert batch.finish() == 0
 
 
 def test_a_journal_holds_paths_and_counts_and_its_owners_eyes_alone(batch: Batch) -> None:
@@ -269,7 +270,7 @@ def test_a_lake_of_before_finishes_what_it_had_begun(batch: Batch) -> None:
     was = batch.lake.key().of_version(1).fingerprint
     settings.write(dataclasses.replace(config, key_version=1, key_fingerprint=was), root / "lake.toml")
     old = Lake.open(root)
-    assert journal.finish(old.catalog, batch.pending, old.key) == 1
+    assert journal.finish(old.context) == 1
     assert batch.rows() == ONCE
 
 

@@ -54,7 +54,7 @@ def files(lake: Lake) -> list[Path]:
 
 def named(lake: Lake) -> list[tuple[str, str]]:
     """What the audit finds wrong with what is kept of erasures: the file, and what was found."""
-    found = evidence.check(lake.root, lake.key(), lake.config.lake_id)
+    found = evidence.check(lake.context)
     assert found is not None
     return [(each.file, each.found) for each in found.found]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import time
 from collections import Counter
@@ -428,7 +429,7 @@ def test_a_new_lake_keeps_the_receipts_of_the_lost_one_in_its_journal(lost: tupl
 def test_no_entry_tells_whom_it_is_about(lost: tuple[Lake, Path]) -> None:
     _, memory = lost
     for path in memory.iterdir():
-        content = path.read_bytes()
+        content = re.sub(rb"[\w+/=]{40,}", b"", path.read_bytes())  # hashes and signatures have any two letters
         assert not any(who.encode() in content or who.partition("@")[0].encode() in content for who in PEOPLE[:2])
         assert path.stat().st_mode & 0o077 == 0
 

@@ -15,11 +15,10 @@ from stedi._frozen import dataclass
 from stedi.catalog import Catalog, TableState, checksums, snapshots
 from stedi.catalog.manifests import sizes
 from stedi.catalog.pins import is_of_others, is_ours_but_for_pins
-from stedi.context import access
+from stedi.context import Context, access
 from stedi.context.progress import Progress, silent
 from stedi.engines.workers import Threads, Workers
 from stedi.errors import DamagedFile, LakeError
-from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ALL_ZONES, ZONES, DataFile
 from stedi.storage import s3
 
@@ -121,9 +120,9 @@ def newest(older: tuple[str, str, str] | None) -> Check:
     return Check("newest", "lake", (Violation(*older),) if older else ())
 
 
-def logged(root: Path, key: Key, lake_id: str, mark: tuple[int, str]) -> Check:
-    """Returns the check that the access log is complete; the arguments are those of `access.wrong`."""
-    found = access.wrong(root, key, lake_id, mark)
+def logged(context: Context, mark: tuple[int, str]) -> Check:
+    """Returns the check that the access log is complete, at least to where it was last seen (`Context.seen_access`)."""
+    found = access.wrong(context.root, context.key(), context.config.lake_id, mark)
     return Check("access log", access.FOLDER, tuple(Violation(*each) for each in found))
 
 

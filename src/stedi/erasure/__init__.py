@@ -252,7 +252,7 @@ def repeat(
     theirs = reduce(or_, then.values())
     done.append(_Erasure(context, key, new, progress, None, then=theirs).finish())
     for entry in erased:
-        _keep_entry_and_receipt(root, key, context.config.lake_id, entry)
+        _keep_entry_and_receipt(context, key, entry)
     return done
 
 
@@ -261,21 +261,23 @@ def _is_own(receipt: receipts.Receipt, key: Key, lake_id: str) -> bool:
     return receipts.holds(receipt, key, lake_id) or receipts.held_before(receipt, key)
 
 
-def keep_receipt(root: Path, key: Key, lake_id: str, receipt: receipts.Receipt) -> bool:
+def keep_receipt(context: Context, key: Key, receipt: receipts.Receipt) -> bool:
     """Puts the receipt of an erasure that has ended back into the folder, if it is this lake's and gone from there.
 
     Returns:
         Whether it was.
     """
-    ended = receipt["id"] in tombstones.read(root, key).ended
-    if not ended or receipt["id"] in receipts.names(root) or not _is_own(receipt, key, lake_id):
+    ended = receipt["id"] in tombstones.read(context.root, key).ended
+    there = receipt["id"] in receipts.names(context.root)
+    if not ended or there or not _is_own(receipt, key, context.config.lake_id):
         return False
-    receipts.keep(root, receipt)
+    receipts.keep(context.root, receipt)
     return True
 
 
-def _keep_entry_and_receipt(root: Path, key: Key, lake_id: str, entry: Entry) -> None:
+def _keep_entry_and_receipt(context: Context, key: Key, entry: Entry) -> None:
     """Keeps the entry of an erasure that was done again, and its receipt if it is this lake's."""
+    root, lake_id = context.root, context.config.lake_id
     receipt = entry.content["receipt"]
     if _is_own(receipt, key, lake_id):
         took = Tombstones(erasures={receipt["id"]: tuple(receipt["people"])}, ended=frozenset({receipt["id"]}))
@@ -344,7 +346,7 @@ class _Erasure:
         # landings that were planned before this have not read the new tombstones: they must start again
         self._catalog.fence(self._pending.run)
         if s3.is_remote(self._root):  # one of the last moment, if there is any
-            journal.finish(self._catalog, self._root / "pending", lambda: self._key)
+            journal.finish(self._context)
         if self._is_overtaken():
             self._pending = replace(self._pending, found=None, heads={})
         if self._builds and self._pending.found is None and not self._pending.recovered:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stedi.audit.integrity import Check, Violation
+from stedi.context import Context
 from stedi.erasure import pending
 from stedi.errors import LakeError
 from stedi.privacy import receipts, tombstones
@@ -15,18 +16,17 @@ from stedi.privacy.pseudonyms import Key
 _NAME = "erasures"
 
 
-def check(root: Path, key: Key, lake_id: str) -> Check | None:
+def check(context: Context) -> Check | None:
     """Returns what is wrong with a lake's records of erasures; None if there has been no erasure.
 
-    Args:
-        root: The lake's folder.
-        key: The lake's key.
-        lake_id: The lake's id.
+    Raises:
+        KeyRefused: The lake's key is missing.
     """
+    root, key = context.root, context.key()
     kept = (root / tombstones.NAME, root / tombstones.PENDING)
     if not receipts.names(root) and not any(path.exists() for path in kept):
         return None
-    return Check(_NAME, tombstones.NAME, tuple(_violations(root, key, lake_id)))
+    return Check(_NAME, tombstones.NAME, tuple(_violations(root, key, context.config.lake_id)))
 
 
 def _violations(root: Path, key: Key, lake_id: str) -> Iterator[Violation]:

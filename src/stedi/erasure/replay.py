@@ -114,7 +114,7 @@ def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = s
     """
     root, config, found = context.root, context.config, copies.entries
     key_change.refuse_other(root, config.key_fingerprint)
-    landings.finish(context.catalog, root / "pending", lambda: key)
+    landings.finish(context)
     known = list(journal.entries(root / journal.FOLDER, key))
     # one that somebody else has put there must not erase anybody
     signed = (r for r in receipts.listed(root) if receipts.holds(r, key, config.lake_id))
@@ -135,7 +135,7 @@ def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = s
     done = erasure.repeat(context, key, [*undone, *erased], people=people | back, progress=progress)
     for entry in [*own.values(), *found.values()]:
         if entry.what == "erasure":
-            erasure.keep_receipt(root, key, config.lake_id, entry.content["receipt"])
+            erasure.keep_receipt(context, key, entry.content["receipt"])
     withdrawn = [entry for entry in new if entry.what == "withdrawal"]
     # a restored lake has lost what its own journal still knows
     repeated = [entry for entry in known if entry.what == "withdrawal"] if was_older else []
@@ -146,7 +146,7 @@ def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = s
             said.setdefault(person, set()).update(instants)
     landed, waiting = withdrawal.repeat(context, key, said)
     for entry in withdrawn:
-        withdrawal.keep(root, key, config.lake_id, entry.id, entry.content["people"])
+        withdrawal.keep(context, key, entry.id, entry.content["people"])
     erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
     last = context.last_seen()
     complete = not last or last in copies.digests or last in {entry.digest for entry in known}

@@ -134,7 +134,7 @@ def land(
     catalog, config, root = context.catalog, context.config, context.root
     tombstone_filter = TombstoneFilter.of(root, key)
     tables = [name for name, zone in ZONES.items() if zone == "landing"]
-    finish = partial(journal.finish, catalog, root / "pending", lambda: key)
+    finish = partial(journal.finish, context)
     orphans.remove_abandoned(catalog, tables, config.grace_hours * 3600, finish=finish)
     # of landings that were killed: with the lock held nobody else is at work there
     shutil.rmtree(durable.scratch(root) / "landing", ignore_errors=True)

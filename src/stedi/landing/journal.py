@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stedi._frozen import asdict
 from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.context.progress import run_id
 from stedi.errors import CommitConflict, LakeBusy, LakeError
 from stedi.privacy import state
@@ -150,19 +151,18 @@ def base(catalog: Catalog) -> int | None:
     return current.id if current else 0
 
 
-def finish(catalog: Catalog, folder: Path, key: Callable[[], Key]) -> int:
+def finish(context: Context) -> int:
     """Finishes the batches of processes that died, and returns their number.
 
     The caller holds the landing lock, so an existing journal, complete or not, belongs to no running process.
 
     Args:
-        catalog: The lake's tables.
-        folder: The folder of journals, in the lake's folder.
-        key: Returns the lake's key; called if there is a journal.
+        context: The lake; its key is needed if there is a journal.
 
     Raises:
         LakeError: This lake has not written one of them; it and those after it were not applied.
     """
+    folder = context.root / "pending"
     # journals that were being written when their process died: nothing was decided
     for partial in folder.glob(".*.partial"):
         partial.unlink()
@@ -170,7 +170,7 @@ def finish(catalog: Catalog, folder: Path, key: Callable[[], Key]) -> int:
     # in the order of their batches, which their names have
     for path in journals:
         try:
-            apply(catalog, path, key())
+            apply(context.catalog, path, context.key())
         except Superseded:
             continue  # of a suspended process; its files will be landed again, or have been
     return len(journals)

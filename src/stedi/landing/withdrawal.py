@@ -124,7 +124,7 @@ def withdraw(
             progress("commit", None)
             appends = _write(engine, batch, landed)
             # first of all: a withdrawal that is in no delivery must survive the lake
-            keep(root, key, context.config.lake_id, batch.id, said)
+            keep(context, key, batch.id, said)
             batch.commit(key, appends)
     already = len(wanted) - landed - gone
     return Withdrawal(len(wanted), landed, unknown, already, gone, strangers=tuple(sorted(strangers)))
@@ -159,18 +159,17 @@ def known(context: Context, wanted: Collection[str]) -> int:
         return len({normalise(address) for (address,) in engine.stream("select address from spelled")})
 
 
-def keep(root: Path, key: Key, lake_id: str, id_: str, said: Mapping[str, Collection[int]]) -> None:
+def keep(context: Context, key: Key, id_: str, said: Mapping[str, Collection[int]]) -> None:
     """Keeps withdrawals in the lake's journal.
 
     Args:
-        root: The lake's folder.
+        context: The lake.
         key: The lake's key.
-        lake_id: The lake's id.
         id_: Their id.
         said: For each customer, by mark, the `lastUpdateDate` of each withdrawal, epoch milliseconds.
     """
     plain = {person: sorted(set(instants)) for person, instants in sorted(said.items())}
-    lasting.append(root, key, lake_id, "withdrawal", id_, {"people": plain})
+    lasting.append(context.root, key, context.config.lake_id, "withdrawal", id_, {"people": plain})
 
 
 def repeat(context: Context, key: Key, said: Mapping[str, Collection[int]] | None = None) -> tuple[int, int]:

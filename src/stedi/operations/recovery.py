@@ -21,7 +21,7 @@ def finish_rotation(context: Context, progress: Progress) -> None:
 
         context.key()  # confirms it
         with context.locked(*durable.ALL, progress=progress):
-            if not key_rotation.finish(context.catalog, context.root, progress):
+            if not key_rotation.finish(context, progress):
                 raise CommitConflict(
                     f"{context.root}: a key rotation came too late and was given up; nothing was changed: run this "
                     "command again, then `stedi key rotate`"
@@ -54,7 +54,7 @@ def finish_landings(context: Context) -> None:
     """Finishes landings that were interrupted; the caller holds their lock."""
     from stedi.landing import journal
 
-    journal.finish(context.catalog, context.root / "pending", context.key)
+    journal.finish(context)
 
 
 def finish_dead_landings(context: Context) -> None:

@@ -106,14 +106,14 @@ class _Run:
     def __init__(self, context: Context, workers: Workers | None) -> None:
         self.run = run_id()
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
-        self._key, self._workers = context.key, workers
+        self._context, self._workers = context, workers
         self._grace = self._config.grace_hours * 3600
 
     def table(self, name: str) -> Maintained:
         """Maintains one table; the caller holds the locks of the commands that write it."""
         catalog = self._catalog
         if ALL_ZONES[name] == "landing":
-            journal.finish(catalog, self._root / "pending", self._key)  # its files are in no snapshot yet
+            journal.finish(self._context)  # its files are in no snapshot yet
         compaction = self._compaction(catalog.table(name))
         if compaction.manifests:
             self._compact(name, compaction)
@@ -130,7 +130,7 @@ class _Run:
         # a suspended landing may still want to commit files that look unused: the fence makes it fail
         if catalog.remote and ALL_ZONES[name] == "landing" and any(file.kind == "data" for file in removed):
             catalog.fence(f"{self.run}-{name}")
-            journal.finish(catalog, self._root / "pending", self._key)  # one of the last moment, if there is any
+            journal.finish(self._context)  # one of the last moment, if there is any
             removed = unused(catalog.table(name), catalog.folder(name), before=before, seen=before)
         durable.remove_all(file.path for file in removed)
         folder = catalog.folder(name)

@@ -31,7 +31,6 @@ from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import ZONES, DataFile
 from stedi.storage import config as settings
 from stedi.storage import durable
-from stedi.storage.config import Config
 from stedi.transform import policy
 from stedi.transform.planning import CLAIMS
 
@@ -57,12 +56,11 @@ class Rotation:
     tags: tuple[str, ...] = ()
 
 
-def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key, str, Path | None]:
+def new_key(context: Context, key: Key, to: Path | None) -> tuple[Key, str, Path | None]:
     """Returns the next key, created if needed.
 
     Args:
-        config: The lake's settings.
-        root: The lake's folder.
+        context: The lake.
         key: The lake's key now.
         to: The file of the new key; without it `STEDI_NEXT_PSEUDONYM_KEY`, then a new file beside the usual one.
 
@@ -72,6 +70,7 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
     Raises:
         KeyRefused: It lies in the lake, cannot be made, is no other key, or does not remember the keys before it.
     """
+    root = context.root
     given = None if to else pseudonyms.from_environment(variable=pseudonyms.NEXT)
     if given is not None:
         found, file, made = given, settings.read(root / "lake.toml", {}).key_file, None
@@ -79,7 +78,7 @@ def new_key(config: Config, root: Path, key: Key, to: Path | None) -> tuple[Key,
         file, made = str(to), None
         found = secrets_manager.read(file) if secrets_manager.exists(file) else secrets_manager.make(file, key.every())
     else:
-        usual = pseudonyms.default_file(config.lake_id)
+        usual = pseudonyms.default_file(context.config.lake_id)
         path = to.absolute() if to else usual.with_name(f"{usual.stem}-{secrets.token_hex(4)}{usual.suffix}")
         if path.resolve().is_relative_to(root.resolve()):
             raise KeyRefused(f"pseudonym key {path}: expected a path outside the lake, found one in it; name another")
@@ -117,7 +116,7 @@ def rotate(
         AuditFailed: What was staged breaks a rule; nothing was changed.
     """
     root = context.root
-    new, file, made = new_key(context.config, root, key, to)
+    new, file, made = new_key(context, key, to)
     ended = ended_by_rotation(context.catalog)
     work = _Run(context, key, new)
     try:
@@ -129,7 +128,7 @@ def rotate(
         if made and not (root / key_change.NAME).exists():
             made.unlink(missing_ok=True)
         raise
-    if not finish(context.catalog, root, progress):
+    if not finish(context, progress):
         work.discard()
         if made:
             made.unlink(missing_ok=True)
@@ -139,13 +138,14 @@ def rotate(
     return Rotation(key.fingerprint, new.fingerprint, file, work.rows, ended)
 
 
-def finish(catalog: Catalog, root: Path, progress: Progress = silent) -> bool:
+def finish(context: Context, progress: Progress = silent) -> bool:
     """Finishes the key rotation that is decided, if there is one; doing so twice changes nothing.
 
     Returns:
         False if it came too late: others have changed tables since they were staged, and none of it was published. Then
         nothing of it is done.
     """
+    catalog, root = context.catalog, context.root
     key_change.remove_leftovers(root)
     decided = key_change.pending(root)
     if decided is None:

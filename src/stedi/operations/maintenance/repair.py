@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stedi._frozen import dataclass
 from stedi.audit.integrity import UNRECORDED, Check, check_files
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
+from stedi.context import Context
 from stedi.context.progress import Progress
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_ZONES
@@ -43,26 +44,24 @@ class Repair:
     build: Build | None = None
 
 
-def repair(
-    catalog: Catalog, *, threads: int, progress: Progress, restored: Callable[[], None] = lambda: None
-) -> Repair:
+def repair(context: Context, *, progress: Progress, restored: Callable[[], None] = lambda: None) -> Repair:
     """Repairs what can be repaired from the lake itself; recreated tables are empty afterwards.
 
     The caller holds the locks of landings and builds.
 
     Args:
-        catalog: The lake's tables.
-        threads: How many files to read at once.
+        context: The lake.
         progress: Called with the current step and its completed share.
         restored: Called when the catalog is right, before anything else is changed; what it raises ends the repair.
 
     Raises:
         LakeError: A landing table is damaged; no table was changed.
     """
+    catalog = context.catalog
     # the catalog first: whether a file is damaged or unused depends on which metadata are current
     entries = catalog.restore()
     restored()
-    broken = _broken(check_files(catalog, files=True, threads=threads, progress=progress))
+    broken = _broken(check_files(catalog, files=True, threads=context.config.threads, progress=progress))
     found = {name: _Damage(catalog, name, files) for name, files in broken.items()}
     lost = [name for name, damage in found.items() if damage.is_current and ALL_ZONES[name] in _UNIQUE]
     if lost:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from stedi._frozen import dataclass
 from stedi.catalog import Catalog, TableState
 from stedi.catalog.snapshots import AS_OF
+from stedi.context import Context
 from stedi.errors import LakeError, UsageError
 from stedi.schema.tables import ZONES
 
@@ -51,17 +52,18 @@ def refuse_name(name: str) -> None:
         )
 
 
-def tag(catalog: Catalog, name: str) -> Tag:
+def tag(context: Context, name: str) -> Tag:
     """Tags the current tables below landing; a table that has the tag already may keep it.
 
     Args:
-        catalog: The lake's tables; the caller keeps builds waiting.
+        context: The lake; the caller keeps builds waiting.
         name: The name.
 
     Raises:
         UsageError: Something else has the name; nothing was changed.
         LakeError: The tables are not of one state: a build has not ended, or none was made.
     """
+    catalog = context.catalog
     states = catalog.tables()
     taken = [state.name for state in states.values() if not _is_free(state, name)]
     if taken:
@@ -122,11 +124,11 @@ def tags(catalog: Catalog) -> tuple[Tag, ...]:
     return tuple(Tag(name, datetime.fromtimestamp(times[name] / 1000, UTC), found[name]) for name in names)
 
 
-def untag(catalog: Catalog, name: str) -> Tag:
+def untag(context: Context, name: str) -> Tag:
     """Deletes a tag; the next maintenance removes what only it has kept.
 
     Args:
-        catalog: The lake's tables; the caller keeps builds waiting.
+        context: The lake; the caller keeps builds waiting.
         name: The name.
 
     Returns:
@@ -135,10 +137,10 @@ def untag(catalog: Catalog, name: str) -> Tag:
     Raises:
         UsageError: There is no such tag.
     """
-    for found in tags(catalog):
+    for found in tags(context.catalog):
         if found.name == name:
             for table, snapshot in found.snapshots.items():
-                catalog.untag(table, name, snapshot)
+                context.catalog.untag(table, name, snapshot)
             return found
     raise UsageError("expected the name of an existing tag, found none of that name; see `stedi tag`", argument="name")
 
