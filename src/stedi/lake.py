@@ -788,10 +788,7 @@ class Lake:
         with access.noted(self.context, "explain", role=eyes) as note:
             rows, more = explain.chosen(table, where, partial(run, eyes), partial(run, "officer"))
             note.tables, note.rows = {self.catalog.table(table).name: None}, len(rows)
-            since_consent = self.config.readings == "since-consent"
-            with explain.session(self.context, self.catalog.tables()) as engine:
-                now, key = milliseconds(datetime.now(UTC)), self.key()
-                found = explain.explain_rows(engine, self.root, key, table, rows, now, since_consent=since_consent)
+            found = explain.explain_rows(self.context, self.key(), table, rows, milliseconds(datetime.now(UTC)))
         return explain.ExplainedRows(table, found, more)
 
     def tables(self) -> tuple[Table, ...]:
@@ -1227,7 +1224,8 @@ class Lake:
         """
         from stedi.audit import record
 
-        at, key = datetime.now(UTC), self.key()  # refused before anything is read
+        self.key()  # refused before anything is read
+        at = datetime.now(UTC)
         try:
             states = self.catalog.tables()
         except StediError:  # the checks say what is wrong
@@ -1241,7 +1239,7 @@ class Lake:
         kept = record.made(at, self.config.lake_id, states, checks, proof, measured, files=files)
         with suppress(CopiedLake):  # it is the other one's
             self.context.refuse_copied()
-            record.keep(self.root, key, kept)
+            record.keep(self.context, kept)
         return record.FullAudit(checks, proof, kept)
 
     def report(self, *, since: str | os.PathLike[str] | None = None) -> Report:

@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -25,6 +26,7 @@ from stedi.audit import explain
 from stedi.audit.explain import Explanation, Reason
 from stedi.audit.explain.customer import _quarantined
 from stedi.cli import render
+from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import QueryFailed, QueryRefused, StediError, UsageError
 from stedi.lake import Lake
@@ -320,10 +322,8 @@ def test_a_row_that_nothing_landed_accounts_for_is_said_to_be_one(lake: Lake, tm
         {"customer_id": KEY_OF_TESTS.customer_id(ANA), "timestamp": None, "x": 1.0, "y": 0.0, "z": -1.0},
         {"customer_id": None, "timestamp": at(100), "x": 1.0, "y": 0.0, "z": -1.0},
     ]
-    with explain.session(lake.context, lake.catalog.tables()) as engine:
-        found = explain.explain_rows(
-            engine, lake.root, KEY_OF_TESTS, "accelerometer_trusted", rows_made, instant(NOW), since_consent=True
-        )
+    context = Context(lake.root, replace(lake.config, readings="since-consent"))
+    found = explain.explain_rows(context, KEY_OF_TESTS, "accelerometer_trusted", rows_made, instant(NOW))
     assert [row.sources for row in found] == [()] * len(rows_made)
     assert found[-1].customers == ()
     assert all("no landed record explains it" in row.why for row in found)

@@ -158,7 +158,7 @@ def test_a_forged_record_of_an_audit_counts_for_nothing(lake: Lake) -> None:
     try:
         assert lake.report().verdict.state == "refused"
         with pytest.raises(LakeError):
-            record.last(lake.root, lake.key(), lake.config.lake_id)
+            record.last(lake.context)
     finally:
         path.write_bytes(before)
 

@@ -91,6 +91,16 @@ LOCKED_ALONE = {
 """What takes locks of commands besides `Context.writing`, and why."""
 
 
+BY_HAND = {
+    "stedi.audit.proof.prove": "the proof shares nothing with what opens and builds a lake",
+    "stedi.erasure.pending.read": "a state file of its own, as those of `privacy`",
+    "stedi.erasure.pending.unended": "likewise",
+    "stedi.erasure.pending.write": "likewise",
+    "stedi.landing.journal.apply": "a batch calls it with the catalog that it was planned from",
+}
+"""What takes two parts of a `Context` instead of it, and why."""
+
+
 def methods(path: Path) -> set[tuple[str, str]]:
     """Returns what a module calls by a dotted name: the last two parts of each."""
     calls = (node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
@@ -187,6 +197,18 @@ def test_only_the_context_locks_a_lake() -> None:
     assert not [dotted(path) for path in modules() for _, name in imports(path) if "durable.lock" in name]
     alone = {dotted(path) for path in modules() if ("context", "locked") in methods(path)}
     assert alone == LOCKED_ALONE.keys()
+
+
+def test_a_verb_takes_the_context_and_not_its_parts() -> None:
+    above = {entry for entries in FLOORS[FLOORS.index(("context",)) + 1 :] for entry in entries} - {"aws", "cli"}
+    found = set()
+    for path in modules():
+        for node in ast.parse(path.read_text("utf-8")).body if layer(path) in above else ():
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                names = {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
+                if "context" not in names and len(names & {"catalog", "config", "root", "key"}) > 1:
+                    found.add(f"{dotted(path)}.{node.name}")
+    assert found == BY_HAND.keys()
 
 
 def test_only_the_command_line_prints() -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi._frozen import asdict, dataclass
 from stedi._version import __version__
 from stedi.catalog import TableState
+from stedi.context import Context
 from stedi.privacy import state
-from stedi.privacy.pseudonyms import Key
 
 if TYPE_CHECKING:
     from stedi.audit.integrity import Check
@@ -137,21 +136,21 @@ def made(
     return AuditRecord(at, __version__, lake, heads, files, proof is not None, counted, accounts, due, unseen, risk)
 
 
-def keep(root: Path, key: Key, record: AuditRecord) -> None:
+def keep(context: Context, record: AuditRecord) -> None:
     """Replaces the record of the last audit; a read-only lake keeps none."""
     content = {**asdict(record), "at": record.at.isoformat(), "snapshots": dict(record.snapshots)}
     with suppress(OSError):
-        state.write(root / NAME, _KIND, record.lake, key, content)
+        state.write(context.root / NAME, _KIND, record.lake, context.key(), content)
 
 
-def last(root: Path, key: Key, lake: str) -> AuditRecord | None:
+def last(context: Context) -> AuditRecord | None:
     """Returns the record of the last audit, or None if there is none.
 
     Raises:
         LakeError: It exists, but was not written by this lake.
     """
     try:
-        found = state.read(root / NAME, _KIND, lake, key, advice=_ADVICE)
+        found = state.read(context.root / NAME, _KIND, context.config.lake_id, context.key(), advice=_ADVICE)
         return _record(found)
     except FileNotFoundError:
         return None

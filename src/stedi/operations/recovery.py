@@ -10,7 +10,6 @@ from stedi.context import Context
 from stedi.context.progress import Progress
 from stedi.errors import CommitConflict, LakeBusy
 from stedi.privacy import key_change, tombstones
-from stedi.privacy.journal import WAITING
 from stedi.storage import durable, s3
 
 
@@ -69,6 +68,8 @@ def finish_dead_landings(context: Context) -> None:
 
 def land_waiting_withdrawals(context: Context) -> None:
     """Lands replayed withdrawals whose customers the lake has come to know by another way than a landing."""
+    from stedi.privacy.journal import WAITING
+
     if (context.root / WAITING).exists():
         from stedi.landing import withdrawal
 

@@ -185,7 +185,7 @@ def _by_traces(context: Context, command: str, states: Mapping[str, TableState])
         from stedi.audit import record
 
         with suppress(StediError, OSError):
-            kept = record.last(context.root, context.key(), context.config.lake_id)
+            kept = record.last(context)
             if kept is not None:
                 return Run("", command, kept.at, outcome="done" if kept.holds else "failed")
         return None

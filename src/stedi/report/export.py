@@ -118,7 +118,7 @@ def export(
         ids = {expected.normal(address): key.customer_id(address) for address in addresses}
         base = AsOf({}, now, context.config.readings == "since-consent")
         progress("find", 0.0)
-        subjects.work_out(engine, context.root, key, ids, base)
+        subjects.work_out(context, engine, key, ids, base)
         people = [_Subject(context, engine, key, states, base, address) for address in addresses]
         _quarantined(engine, people)
         with _staged(target, archive=archive) as content:

@@ -80,7 +80,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
             compared with, so that the same report is made again.
     """
     states = context.catalog.tables()
-    last, verdict = _verdict(context, key, states)
+    last, verdict = _verdict(context, states)
     pool = Disclosure(context.config.report_min_count)
     with context.temporary() as folder, DuckDB.of(context.config, folder) as engine:
         for name, state in states.items():
@@ -134,9 +134,9 @@ def text(found: str) -> str:
     return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}\u2026 ({len(found):,} characters)"
 
 
-def _verdict(context: Context, key: Key, states: Mapping[str, TableState]) -> tuple[AuditRecord | None, Verdict]:
+def _verdict(context: Context, states: Mapping[str, TableState]) -> tuple[AuditRecord | None, Verdict]:
     try:
-        last = audits.last(context.root, key, context.config.lake_id)
+        last = audits.last(context)
     except LakeError:
         return None, Verdict("refused")
     if last is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from stedi.audit.explain.customer import Explanation, InQuarantine, Landed, LeftOut, explain
 from stedi.audit.explain.rows import LIMIT, ExplainedRow, ExplainedRows, Source, chosen
 from stedi.audit.explain.rows import explain as explain_rows
-from stedi.audit.explain.subjects import session
 from stedi.audit.proof.reconciliation import Reason
 
 __all__ = [
@@ -26,5 +25,4 @@ __all__ = [
     "chosen",
     "explain",
     "explain_rows",
-    "session",
 ]

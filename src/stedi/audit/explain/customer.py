@@ -129,7 +129,7 @@ def explain(context: Context, key: Key, address: str, now: int) -> Explanation:
     # by all that has landed, whether a build has seen it or not; the session binds the tables itself
     base = AsOf({}, now, config.readings == "since-consent")
     with subjects.session(context, states) as engine:
-        subjects.work_out(engine, root, key, {normal: customer_id}, base)
+        subjects.work_out(context, engine, key, {normal: customer_id}, base)
         who = subjects.person(engine, customer_id)
         history = _history(engine, who)
         # no row at all if nothing of them has landed

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from stedi._frozen import dataclass
 from stedi.audit.explain import subjects
 from stedi.audit.proof.as_of import AsOf
 from stedi.audit.proof.expected import normal
+from stedi.context import Context
 from stedi.context.progress import instant
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
@@ -114,32 +114,22 @@ def chosen(table: str, where: str, seen: Run, whole: Run) -> tuple[Sequence[Row]
     return found, len(places) > LIMIT
 
 
-def explain(
-    engine: DuckDB,
-    root: Path,
-    key: Key,
-    table: str,
-    rows: Sequence[Row],
-    now: int,
-    *,
-    since_consent: bool,
-) -> tuple[ExplainedRow, ...]:
+def explain(context: Context, key: Key, table: str, rows: Sequence[Row], now: int) -> tuple[ExplainedRow, ...]:
     """Explains rows of one table.
 
     Args:
-        engine: A session in which every table is readable.
-        root: The lake's folder.
+        context: The lake.
         key: The lake's pseudonym key.
         table: The table.
         rows: The rows, with all columns.
         now: The instant for which consent is evaluated, epoch milliseconds.
-        since_consent: Whether readings before consent are left out.
     """
     classes = ColumnLineage(tables.graph()).classes(table)
-    if ZONES[table] == "landing":
-        found = [_landed(engine, key, table, row) for row in rows]
-    else:
-        found = list(_below(engine, root, key, table, rows, now, since_consent=since_consent))
+    with subjects.session(context, context.catalog.tables()) as engine:
+        if ZONES[table] == "landing":
+            found = [_landed(engine, key, table, row) for row in rows]
+        else:
+            found = list(_below(context, engine, key, table, rows, now))
     return tuple(
         ExplainedRow(
             {n: v for n, v in row.items() if classes[n] is not PrivacyClass.DIRECT}, customers, why, tuple(sources)
@@ -171,15 +161,14 @@ def _landed(engine: DuckDB, key: Key, table: str, row: Row) -> Why:
     return customers, f"every good record lands; {claimed}", sources
 
 
-def _below(
-    engine: DuckDB, root: Path, key: Key, table: str, rows: Sequence[Row], now: int, *, since_consent: bool
-) -> Iterator[Why]:
+def _below(context: Context, engine: DuckDB, key: Key, table: str, rows: Sequence[Row], now: int) -> Iterator[Why]:
+    since_consent = context.config.readings == "since-consent"
     wanted = {str(row["customer_id"]) for row in rows}
     # a pseudonym cannot be undone: each landed address is tried
     # one address at a time: those of all customers need not fit into memory
     emails = engine.stream("select distinct email from every_customers_landing")
     customers = {normal(email): id_ for (email,) in emails if (id_ := key.customer_id(email)) in wanted}
-    subjects.work_out(engine, root, key, customers, AsOf({}, now, since_consent))
+    subjects.work_out(context, engine, key, customers, AsOf({}, now, since_consent))
     for row in rows:
         if any(row[name] is None for name in REQUIRED[table]):
             yield (() if row["customer_id"] is None else (row["customer_id"],)), _NOTHING, ()

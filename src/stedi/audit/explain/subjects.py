@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 
 from stedi.audit.proof import expected
 from stedi.audit.proof.as_of import BELOW, FEEDS, AsOf
@@ -18,7 +16,6 @@ from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
-from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 
 FILES = (
@@ -66,15 +63,15 @@ def called(context: Context, wanted: Iterable[str]) -> list[tuple[str, str]]:
         )
 
 
-def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str], base: AsOf) -> None:
+def work_out(context: Context, engine: DuckDB, key: Key, customers: Mapping[str, str], base: AsOf) -> None:
     """Creates the relations of `expected` for some customers, their rows of the tables below landing, and `history`.
 
     `claims`, `motions`, `steps` and `customers_landing` also have rows of other people who share a device.
     `history` (person, updated, share, file, landed_at, place) has the current record first, in the order of rule 2.
 
     Args:
+        context: The lake.
         engine: An engine from `session`.
-        root: The lake's folder.
         key: The lake's pseudonym key.
         customers: The pseudonyms of the customers, by the normal forms of their addresses.
         base: The instant and the policy.
@@ -100,7 +97,7 @@ def work_out(engine: DuckDB, root: Path, key: Key, customers: Mapping[str, str],
     # in this order: each reads what the ones before have made
     expected.customers(engine, key, base)
     expected.motions(engine, base)
-    expected.devices(engine, partial(tombstones.read(root, key).claimants, key))
+    expected.devices(engine, context.further_claimants(key))
     expected.steps(engine, base)
     engine.materialize(
         "history",
