@@ -1,7 +1,8 @@
 """Drops people from a release: its folder is written again beside it without them, and replaces it in one step.
 
-If the process dies at any time, the folder is the old or the new one. Files without these people stay byte for byte the
-same. Only the signature of the new folder needs lake and key.
+If the process dies at any time, the folder is the old or the new one. Where a file system cannot exchange two names,
+the old one may lie aside until the next command that drops people restores it. Files without these people stay byte for
+byte the same. Only the signature of the new folder needs lake and key.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from stedi.datasets.seal import MANIFEST, SUMS
 from stedi.storage import durable
 
 _PARTIAL = re.compile(r"\.[^/]{1,100}\.[0-9a-f]{16}\.partial")
+_ASIDE = re.compile(r"\.[^/]{1,100}\.[0-9a-f]{16}\.aside")
+"""The name of the old folder, where two renames take the place of an exchange."""
+_UNABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What a file system answers that cannot exchange two names, as NFS."""
 _BATCH = 1 << 17
 
 
@@ -68,7 +73,7 @@ def drop(
             (beside / SUMS).write_bytes(seal.sums(beside))
         # on disk before it has the release's name: a crash after the exchange finds a whole folder
         _settle(folder, beside)
-        exchange(beside, folder)
+        _replace(folder, beside)
         durable.sync(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # the old one, or an unfinished one
@@ -78,9 +83,21 @@ def drop(
 
 def remove_abandoned(folder: Path) -> None:
     """Removes what a killed command has left beside a release of its own making, or of the folder from before."""
+    restore(folder)
     for entry in folder.parent.glob(f".{folder.name[:100]}.*.partial"):
         if _PARTIAL.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and not durable.is_held(entry):
             shutil.rmtree(entry, ignore_errors=True)
+
+
+def restore(folder: Path) -> None:
+    """Gives a release its folder back that a killed command has put aside, or removes it if the new one is there."""
+    for entry in folder.parent.glob(f".{folder.name[:100]}.*.aside"):
+        if _ASIDE.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+            if os.path.lexists(folder):
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.rename(folder)
+            durable.sync(folder.parent)
 
 
 def text(plain: Mapping[str, Any]) -> bytes:
@@ -88,6 +105,22 @@ def text(plain: Mapping[str, Any]) -> bytes:
     import json
 
     return (json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _replace(folder: Path, beside: Path) -> None:
+    """Gives a new folder the name of an old one; atomically where the file system can exchange two names."""
+    try:
+        exchange(beside, folder)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        aside = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(8)}.aside")
+        folder.rename(aside)
+        # killed here, the release has no folder, until `restore` gives it the old one back
+        durable.sync(folder.parent)
+        beside.rename(folder)
+        durable.sync(folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -81,6 +81,7 @@ def apply(folder: Path, file: Path) -> Applied:
         raw = contents.content(file)
     except OSError:
         raise UsageError(f"{file}: expected a recall file, found none that can be read") from None
+    dropping.restore(folder)
     # before anything is dropped: a chain must not start from a copy that somebody has changed
     found = verify(folder)
     dropping.remove_abandoned(folder)

@@ -45,6 +45,8 @@ def remove_people(context: Context, key: Key, run: str, people: Collection[str],
         identifier = subjects.identifier(key, entry.lake, entry.release)
         theirs = {identifier(mark) for mark in people}
         known = theirs & holding.get(entry.release, {}).keys()
+        if entry.path.is_relative_to(context.root):
+            drop.restore(entry.path)
         # a folder elsewhere was handed out: it is its holder's to rewrite, by a recall
         inside = entry.path.is_relative_to(context.root) and (entry.path / MANIFEST).is_file()
         held = _held(entry, known) if inside else {}
