@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import effort
 import forks
@@ -36,6 +37,8 @@ _MEMORY, _ROOM = Path("/dev/shm"), 6 << 30
 
 def pytest_configure() -> None:
     """Puts the tests' folders into memory if there is room: on disk each commit of a lake waits for the disk."""
+    settings.register_profile("busy", deadline=None)  # a machine that runs other tests, too, may be slow at any time
+    settings.load_profile("busy")
     gc.disable()  # until the tests are collected: none of them goes
     with contextlib.suppress(OSError):
         if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:

@@ -173,7 +173,7 @@ def test_exact_reads_json_escapes_from_the_command_line_and_no_others() -> None:
         exact(r"\ud83d@x")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.characters(), max_size=12), st.text(st.characters(), max_size=12))
 def test_no_text_makes_it_fall_over_and_what_is_plain_can_be_seen(local: str, domain: str) -> None:
     for text in (f"{local}@{domain}", local + domain):

@@ -470,7 +470,7 @@ def test_an_unknown_table_is_refused_with_the_known_ones(catalog: Catalog) -> No
     assert "expected one of accelerometer_landing" in refused(lambda: catalog.table("people"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_to_a_manifest_is_refused_in_one_line_or_changes_nothing_that_is_read(
     catalog: Catalog, write: Writer, data: st.DataObject

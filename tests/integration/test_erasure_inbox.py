@@ -94,7 +94,7 @@ def is_less(shorter: bytes, longer: bytes) -> bool:
     return all(byte in rest for byte in shorter)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     found=st.lists(st.one_of(plain, plain, broken), min_size=1, max_size=7),
     shape=st.sampled_from(sorted(SHAPES)),

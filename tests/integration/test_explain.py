@@ -205,9 +205,7 @@ def test_letters_outside_ascii_are_found_composed_decomposed_and_escaped(tmp_pat
         assert [found.record for found in _quarantined(engine, "zoë@x.example")] == ["s:0", "s:1", "s:2"]
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate]
-)
+@settings(max_examples=12, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate])
 @given(worlds.worlds(), st.sampled_from(["all", "since-consent"]), st.randoms(use_true_random=False))
 def check_worlds(slate: Slate, world: dict[str, list[dict[str, object]]], readings: Any, random: Random) -> None:
     lake = slate.wiped(readings)

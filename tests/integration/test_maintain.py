@@ -731,7 +731,7 @@ def killed(script: str, *arguments: str | Path) -> None:
     assert done.returncode == -9
 
 
-@settings(max_examples=200 if NIGHTLY else 5, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=200 if NIGHTLY else 5, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(data=st.data(), seed=st.integers(0, 2**32))
 @pytest.mark.thorough
 def test_any_lake_keeps_its_rows_and_builds_as_if_nothing_had_been_done(

@@ -344,7 +344,7 @@ def test_further_claimants_make_a_device_shared(people: Lake, tmp_path: Path, mo
     assert dict(account.lines)["of an erased customer"] == -1
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(
     world=worlds.worlds(),
     later=worlds.worlds(people=3, readings=4),

@@ -262,7 +262,7 @@ def handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Local, "commit", both)
 
 
-@settings(max_examples=300 if NIGHTLY else 6, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=300 if NIGHTLY else 6, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.thorough
 def test_any_series_of_changes_is_committed_as_pyiceberg_commits_it(seed: int) -> None:

@@ -46,7 +46,7 @@ def agreed(said: Sequence[tuple[int, int | None]], moment: int, now: int) -> boo
     return by_last or by_next
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds.worlds(people=10, readings=0), seed=st.integers(0, 2**32 - 1))
 def test_consent_at_the_end_of_each_day_is_what_the_rules_say(
     world: dict[str, list[dict[str, object]]], seed: int, slate: Slate

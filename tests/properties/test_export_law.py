@@ -25,7 +25,7 @@ def read(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds.worlds(people=6), seed=st.integers(0, 2**32 - 1))
 def test_an_export_holds_all_of_a_person_and_nothing_of_anybody_else(world: World, seed: int, slate: Slate) -> None:
     lake = slate.wiped()
@@ -102,7 +102,7 @@ def envelopes(draw: st.DrawFn) -> tuple[object, list[tuple[int, str]]]:
     return value(0), marks
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(drawn=envelopes(), who=st.integers(0, len(worlds.NEIGHBOURS) - 1), cut=st.sampled_from([0, 0, 0, 1, 7]))
 def test_of_an_envelope_somebody_gets_their_records_and_nobody_elses(
     drawn: tuple[object, list[tuple[int, str]]], who: int, cut: int

@@ -28,7 +28,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 def few(examples: int) -> Callable[..., Any]:
     """Settings for tests in which each example lands and builds a lake."""
-    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    return settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

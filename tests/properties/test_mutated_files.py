@@ -81,7 +81,6 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
 def few(examples: int) -> Callable[..., object]:
     return settings(
         max_examples=examples * (50 if NIGHTLY else 1),
-        deadline=None,
         derandomize=not NIGHTLY,
         suppress_health_check=list(HealthCheck),
     )

@@ -110,7 +110,7 @@ def _every_block_is_worth_the_vectorised_check(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(reading, "SMALL", 80)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 @pytest.mark.thorough
 def test_every_path_and_every_block_size_gives_the_same_records(data: st.DataObject) -> None:
@@ -129,7 +129,7 @@ def test_every_path_and_every_block_size_gives_the_same_records(data: st.DataObj
     assert quick.spelling == careful.spelling
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_valid_records_come_out_one_by_one_in_order_whatever_the_shape(data: st.DataObject) -> None:
     contract = data.draw(contracts)
@@ -146,7 +146,7 @@ def test_valid_records_come_out_one_by_one_in_order_whatever_the_shape(data: st.
         assert whole.reasons == [reason for one in alone for reason in one.reasons]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_duckdb_reads_accepted_lines_exactly(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     contract = data.draw(contracts)
@@ -166,7 +166,7 @@ def test_duckdb_reads_accepted_lines_exactly(data: st.DataObject, tmp_path_facto
                 assert type(got) is type(value)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_what_the_patterns_take_duckdb_and_the_careful_path_read_alike(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -187,7 +187,7 @@ def test_what_the_patterns_take_duckdb_and_the_careful_path_read_alike(
     assert layout.lines_run_pattern(form).fullmatch(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_one_changed_byte_makes_no_record_up_and_spares_the_neighbours(data: st.DataObject) -> None:
     found = [
@@ -207,7 +207,7 @@ def test_one_changed_byte_makes_no_record_up_and_spares_the_neighbours(data: st.
     assert len([value for value in before if value in after.values]) >= len(found) - 2
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_cut_costs_that_record_alone(data: st.DataObject) -> None:
     found = [
@@ -228,7 +228,7 @@ def test_a_cut_costs_that_record_alone(data: st.DataObject) -> None:
     assert read.reasons == [Reason.TRUNCATED]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.binary(max_size=300) | st.text(st.sampled_from('{}[]":,\\ \nuser1é\ufeff'), max_size=200).map(str.encode), limits
 )
@@ -242,7 +242,7 @@ def test_any_bytes_give_the_same_records_and_rejects_in_every_block_size(text: b
     assert len(values) == one.counts.seen
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(trees, st.booleans())
 def test_a_value_comes_back_as_it_was_written(value: Any, ascii_only: bool) -> None:
     parsed = reader.parse_value(json.dumps(value, ensure_ascii=ascii_only).encode())

@@ -84,7 +84,7 @@ def agree(text: bytes, contract: Contract, limits: Limits, pieces: Sequence[Piec
     return scan
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_both_paths_find_the_same_in_every_shape(data: st.DataObject) -> None:
     contract = data.draw(contracts)

@@ -232,7 +232,7 @@ def test_executors_read_every_text_that_duckdb_reads(spark: Any, tmp_path: Path)
 
 
 @at_night
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     world=worlds.worlds(),
     later=worlds.worlds(people=3, readings=4),

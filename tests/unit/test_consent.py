@@ -141,7 +141,7 @@ def whole(engine: DuckDB, found: list[consent.Record], now: int) -> set[tuple[st
     return agreeing(engine)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records, records, st.integers(NOW - 1, NOW + 2), st.integers(NOW - 1, NOW + 2))
 def test_a_proof_of_those_whom_a_change_concerns_and_the_one_before_are_the_whole_proof(
     engine: DuckDB, before: list[consent.Record], landed: list[consent.Record], then: int, now: int

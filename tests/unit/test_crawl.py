@@ -145,7 +145,7 @@ NAMES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=7), max_size=4), st.booleans())
 def test_what_would_be_quarantined_is_what_landing_quarantines(
     tmp_path_factory: pytest.TempPathFactory, records: Any, complete: Any

@@ -19,7 +19,7 @@ from stedi.datasets.windows import Assembly
 TIMES = st.integers(0, 60)
 STEPS = st.lists(st.tuples(st.integers(0, 2), TIMES, st.sampled_from("ab"), st.integers(200, 203)), unique=True)
 VECTORS = st.lists(st.tuples(st.integers(0, 2), TIMES, *[st.floats(-20, 20, width=32) for _ in "xyz"]), unique=True)
-QUICK = settings(max_examples=30, deadline=None)
+QUICK = settings(max_examples=30)
 
 
 @pytest.fixture(scope="module")

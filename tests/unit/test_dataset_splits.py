@@ -19,7 +19,7 @@ NUMBER = splits.hasher(Key(bytes(range(32))))
 SHARES = (80.0, 10.0, 10.0)
 MARKS = st.integers(0, 30).map(lambda n: f"{n:032x}")
 DEVICES = st.lists(st.sets(MARKS, min_size=1, max_size=3), max_size=12)
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 
 
 def test_shares_are_cumulated_and_a_split_without_a_share_gets_nobody() -> None:

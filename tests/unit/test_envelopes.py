@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deliveries import customer, instant, motion, step
@@ -64,7 +64,6 @@ def is_less(shorter: bytes, longer: bytes) -> bool:
     return all(byte in rest for byte in shorter)
 
 
-@settings(deadline=None)
 @given(
     mine=st.lists(st.sampled_from(THEIRS), min_size=1, max_size=3),
     others=st.lists(st.sampled_from(OTHERS), min_size=1, max_size=3),
@@ -96,7 +95,6 @@ def test_only_the_person_goes_and_the_rest_stays(
     assert (again.spans, again.clean) == ((), True), "once is enough"
 
 
-@settings(deadline=None)
 @given(
     found=st.permutations([*THEIRS[:3], *OTHERS[:4]]),
     wrap=st.sampled_from(["records", "an array", "Items", "hits", "texts", "messages"]),

@@ -289,7 +289,7 @@ PIECES = st.sampled_from(
 BETWEEN = st.sampled_from(["\n", "", " ", ",", ",\n", "\r\n", "\n\n", "\r", "\ufeff", "\t\n"])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(PIECES, BETWEEN, st.integers(1, 4))), st.sampled_from([16, 100, 300, 1 << 20]))
 def test_the_short_cut_gives_what_the_careful_path_gives(parts: Any, block_bytes: Any) -> None:
     text = "".join((piece + between) * times for piece, between, times in parts).encode("utf-8")
@@ -318,7 +318,7 @@ objects = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(objects, st.sampled_from(["\n", "", " ", ",", ",\n", "\r\n"]), st.booleans(), st.booleans())))
 def test_any_objects_in_any_shape_come_back_one_a_line(tmp_path_factory: pytest.TempPathFactory, parts: Any) -> None:
     folder = tmp_path_factory.mktemp("ndjson")

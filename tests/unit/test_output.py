@@ -71,7 +71,7 @@ def test_an_empty_result_is_its_header() -> None:
     assert written("table", reader(a=pa.array([], pa.int64()))) == "a\n-\n(0 rows)\n"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.text(), st.text(), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=9))
 def test_csv_and_json_give_back_every_text(rows: list[tuple[str, str, int]]) -> None:
     usable = [r for r in rows if not any("\ud800" <= c <= "\udfff" for c in r[0] + r[1])]

@@ -85,7 +85,7 @@ def test_what_is_read_is_a_table_or_a_view() -> None:
         assert select.reads <= known, select.name
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     world=worlds.worlds(),
     readings=st.sampled_from(["all", "since-consent"]),
