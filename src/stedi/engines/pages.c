@@ -40,10 +40,16 @@ typedef struct {                                        /* a page's header; -1 f
     i64 entries, dictionary_encoding;                   /* of a dictionary page */
 } Head;
 
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE __attribute__((target_clones("avx2", "default"))) /* compiled twice: the processor decides which one runs */
+#else
+#define WIDE
+#endif
+
 static u64 word(const u8 *at) { u64 value; memcpy(&value, at, 8); return value; }
 
 /* Unpacks numbers of `width` bits, stored as runs of equal numbers or groups of eight. Returns their encoded size. */
-static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) {
+WIDE static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) {
     i64 at = 0, done = 0, bytes = (width + 7) / 8;
     u64 mask = ((u64)1 << width) - 1;
     while (done < count) {
@@ -181,8 +187,9 @@ static i64 varint(u64 value, u8 *to) {
     return at;
 }
 
-/* Packs numbers; writes at most (count / 8 + 1) * (width + 10) bytes and returns how many. */
-static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
+/* Packs numbers, each of at most `width` bits; writes at most (count / 8 + 1) * (width + 10) bytes and returns how
+   many. */
+WIDE static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
     i64 out = 0, at = 0;
     while (at < count) {
         i64 run = at + 1;
@@ -199,6 +206,13 @@ static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
             for (same = 0; same < 8 && end + same < count && from[end + same] == from[end];) same++;
         }
         out += varint((u64)((end - at) / 8) << 1 | 1, to + out);
+        if (width <= 8)                                 /* eight numbers fit into one word */
+            for (; end <= count && at < end; at += 8) {
+                u64 held = 0;
+                for (i32 n = 0; n < 8; n++) held |= (u64)from[at + n] << n * width;
+                memcpy(to + out, &held, 8);
+                out += width;
+            }
         for (; at < end; at += 8) {                     /* eight numbers fill whole bytes */
             u64 held = 0;
             i32 bits = 0;
@@ -229,6 +243,13 @@ static i64 defined(Page *page, i64 *values) {
     return 4 + (i64)length;
 }
 
+/* Returns the greatest of some numbers; 0 of none. */
+WIDE static u32 most(const u32 *from, i64 count) {
+    u32 found = 0;
+    for (i64 n = 0; n < count; n++) found = from[n] > found ? from[n] : found;
+    return found;
+}
+
 /* Reads a page's dictionary indices, each less than `entries`. Returns the page's number of values. */
 static i64 places(Page *page, i64 entries) {
     i64 values, at = defined(page, &values);
@@ -236,9 +257,7 @@ static i64 places(Page *page, i64 entries) {
     if (!values) return 0;
     if (at >= page->size || page->bytes[at] > 31) return -1;
     if (unpack(page->bytes + at + 1, page->size - at - 1, page->bytes[at], values, page->codes) < 0) return -1;
-    u32 most = 0;
-    for (i64 n = 0; n < values; n++) most = page->codes[n] > most ? page->codes[n] : most;
-    return most >= (u64)entries ? -1 : values;
+    return most(page->codes, values) >= (u64)entries ? -1 : values;
 }
 
 /* Sets [*from, *to) to the next range of rows to keep, counted from the page's first row. Returns 0 if none is left. */

@@ -264,9 +264,11 @@ def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, buffers: Buffers) -> t
     """
     key = chunks[leaving.column]
     texts = key.texts()
-    if leaving.texts.isdisjoint(texts) and leaving.moments.keys().isdisjoint(texts):
+    flags = bytearray(map(leaving.texts.__contains__, texts))
+    if leaving.moments:
+        flags = bytearray(flag or 2 * (text in leaving.moments) for flag, text in zip(flags, texts, strict=True))
+    if not any(flags):
         return bytearray(key.count), False
-    flags = bytearray(1 if text in leaving.texts else 2 if text in leaving.moments else 0 for text in texts)
     marks = key.marks(flags, buffers)
     if 2 in marks:
         asked = RowRanges(marks.translate(_ASKED), 1)
@@ -289,8 +291,9 @@ class _Shortened:
 
     def __init__(self, chunk: Chunk, buffers: Buffers, split: _Split) -> None:
         self._chunk, self._buffers, self._split = chunk, buffers, split
-        self._touched = [page for page in chunk.pages if split.touches(page)]
-        self._others = [page for page in chunk.pages if not split.touches(page)]
+        self._touches = [split.touches(page) for page in chunk.pages]
+        self._touched = [page for page, touches in zip(chunk.pages, self._touches, strict=True) if touches]
+        self._others = [page for page, touches in zip(chunk.pages, self._touches, strict=True) if not touches]
         self._numbered = sum(page.encoding != PLAIN for page in chunk.pages)
         self._bounds = NativeBounds()
         self._sizes = [0, 0]
@@ -321,8 +324,8 @@ class _Shortened:
             raise Unsupported
         kept = 0
         meta.pop(META["data"])
-        for data in chunk.pages:
-            if not self._split.touches(data) and (data.encoding == PLAIN or not loses):
+        for data, touches in zip(chunk.pages, self._touches, strict=True):
+            if not touches and (data.encoding == PLAIN or not loses):
                 place = self._added(made, 0, data.encoding, (data.whole,), data.size + len(data.whole) - len(data.body))
                 kept += data.count
             else:
@@ -355,13 +358,14 @@ class _Shortened:
     def _loses(self) -> bool:
         """Returns whether the dictionary loses an entry; if so, `_used` marks the entries that it keeps."""
         kept, removed = bytearray(self._chunk.entries), bytearray(self._chunk.entries)
-        for data in self._touched:
-            self._use(data, kept, removed)
-        for data in self._others:
-            # texts have no early exit: a dictionary may hold only texts that a kept row is known to have
-            if self._chunk.kind and not _bits(removed) & ~_bits(kept):
-                return False
-            self._use(data, kept, removed)
+        for touched, pages in ((True, self._touched), (False, self._others)):
+            for data in pages:
+                if 0 not in kept:
+                    return False
+                # of texts it may hold only those that a kept row is known to have
+                if not touched and self._chunk.kind and not _bits(removed) & ~_bits(kept):
+                    return False
+                self._use(data, kept, removed)
         self._used = kept
         return 0 in kept
 
@@ -417,8 +421,8 @@ class _Shortened:
         """Returns the lowest and the highest kept value, encoded as in statistics; None if they are not known."""
         chunk, bounds = self._chunk, self._bounds
         if not chunk.kind:
-            known = [text.encode() for text in texts]
-            return (min(known), max(known)) if known else (None, None)
+            # code points are in the order of their bytes in UTF-8
+            return (min(texts).encode(), max(texts).encode()) if texts else (None, None)
         form = _FORMS[chunk.kind]
         if self._numbered < len(chunk.pages) and (self._others or self._numbered):
             gone, told = NativeBounds(), [chunk.statistics.get(number, (0, b""))[1] for number in (6, 5)]

@@ -394,12 +394,13 @@ class RowRanges:
         self.count: int = found(address(marks), len(marks), mark, None)
         self.ranges = (c_int64 * (2 * self.count))()
         found(address(marks), len(marks), mark, self.ranges)
+        self._ends = self.ranges[:]
 
     def touch(self, page: DataPage) -> bool:
         """Returns whether a page has one of the rows."""
-        at = bisect_right(self.ranges, page.first, 0, 2 * self.count)
+        at = bisect_right(self._ends, page.first)
         # an odd position is inside a range, an even one is between two ranges
-        return bool(at % 2) or (at < 2 * self.count and self.ranges[at] < page.first + page.count)
+        return bool(at % 2) or (at < len(self._ends) and self._ends[at] < page.first + page.count)
 
 
 class Buffers:

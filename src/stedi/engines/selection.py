@@ -98,10 +98,11 @@ class Selection:
         key = group.chunk(self._key)
         # a row whose text is not in the dictionary could be theirs: this raises
         texts = key.texts()
-        if self._texts.isdisjoint(texts):
+        flags = bytearray(map(self._texts.__contains__, texts))
+        if not any(flags):
             return None
         buffers = Buffers()
-        marks = key.marks(bytearray(text in self._texts for text in texts), buffers)
+        marks = key.marks(flags, buffers)
         count = marks.count(1)
         if not count:
             return None
