@@ -12,7 +12,18 @@ from typing import Any
 
 from stedi._frozen import dataclass
 from stedi.catalog import checksums
-from stedi.catalog.snapshots import DELETED, Snapshot, TableState, avro, local_path, own, uri, with_delete_files
+from stedi.catalog.snapshots import (
+    DELETED,
+    Snapshot,
+    TableState,
+    avro,
+    local_path,
+    manifest_list,
+    once,
+    own,
+    uri,
+    with_delete_files,
+)
 from stedi.errors import DamagedFile
 from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage import s3
@@ -204,10 +215,10 @@ def mentions(state: TableState) -> Mentions:
     held: dict[int, frozenset[str]] = {}
     for snapshot in state.snapshots:
         found, has = set[str](), set[str]()
-        for location in avro(state.name, snapshot.manifest_list, lambda entry: str(entry["manifest_path"])):
+        for location, *_ in once(manifest_list, state.name, snapshot.manifest_list):
             # neighbouring snapshots share most of their manifests
             if location not in known:
-                entries = avro(state.name, location, _mentioned)
+                entries = once(_mentioned, state.name, location)
                 live.update((file.path, file) for file, there in entries if there)
                 known[location] = (
                     frozenset(file.path for file, _ in entries),
@@ -219,7 +230,12 @@ def mentions(state: TableState) -> Mentions:
     return Mentions(live, by_snapshot, held)
 
 
-def _mentioned(entry: Any) -> tuple[DataFile, bool]:
+def _mentioned(table: str, location: str) -> list[tuple[DataFile, bool]]:
+    """Returns the data files of a manifest, and for each whether it is there."""
+    return avro(table, location, _entry)
+
+
+def _entry(entry: Any) -> tuple[DataFile, bool]:
     file = entry["data_file"]
     found = DataFile(local_path(file["file_path"]), int(file["record_count"]), int(file["file_size_in_bytes"]))
     return found, entry["status"] != DELETED

@@ -337,9 +337,9 @@ def data_files(table: str, snapshot: Snapshot | None, *, added: bool = False) ->
     """
     if snapshot is None:
         return ()
-    listed = _once(_manifest_list, table, snapshot.manifest_list)
+    listed = once(manifest_list, table, snapshot.manifest_list)
     mine = [entry for entry in listed if entry[2] == snapshot.id or not added]
-    files = tuple(file for path in _locations(table, snapshot, mine) for file in _once(manifest, table, path))
+    files = tuple(file for path in _locations(table, snapshot, mine) for file in once(manifest, table, path))
     prefix = "added" if added else "total"
     for what, found in totals(files).items():
         counted = snapshot.summary.get(f"{prefix}-{what}", str(found))
@@ -365,7 +365,7 @@ def manifests(table: str, snapshot: Snapshot) -> list[str]:
     Raises:
         LakeError: The manifest list cannot be read, or the table holds delete files.
     """
-    return _locations(table, snapshot, _manifest_list(table, snapshot.manifest_list))
+    return _locations(table, snapshot, manifest_list(table, snapshot.manifest_list))
 
 
 def _locations(table: str, snapshot: Snapshot, listed: Sequence[tuple[str, int, int]]) -> list[str]:
@@ -383,12 +383,12 @@ def with_delete_files(table: str) -> LakeError:
     )
 
 
-def _manifest_list(table: str, location: str) -> list[tuple[str, int, int]]:
+def manifest_list(table: str, location: str) -> list[tuple[str, int, int]]:
     """Returns each manifest of a manifest list: its location, its content, and the snapshot that added it."""
     return avro(table, location, lambda m: (str(m["manifest_path"]), m["content"], m["added_snapshot_id"]))
 
 
-def _once(read: Callable[[str, str], T], table: str, location: str) -> T:
+def once(read: Callable[[str, str], T], table: str, location: str) -> T:
     """Returns what a function reads of a file, cached: a build reads a table's state, its old state, and additions."""
     if s3.is_remote(location):
         remote: T = _read_once(read, table, location, 0, 0, 0)
