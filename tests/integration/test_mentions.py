@@ -22,8 +22,7 @@ from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, records, rows
 from stedi import cli
 from stedi.erasure import contents
-from stedi.erasure.identifiers import Identifiers
-from stedi.erasure.locate import PLAIN
+from stedi.erasure.identifiers import PLAIN, Identifiers
 from stedi.errors import IGNORED
 from stedi.lake import Lake
 from stedi.landing import quarantine

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,8 @@ from stedi.storage import s3
 PIECE = 1 << 22
 """Characters that are searched at once."""
 _OVERLAP = 4096
+_MOST_KNOWN = 1 << 20
+"""The most values of a file that are remembered, so that each is searched once."""
 _MOST_UNPACKED = 1 << 32
 """The most bytes to decompress from a file; a larger one is reported as undecoded."""
 _MAGIC = {
@@ -85,7 +88,7 @@ def texts(path: Path, kind: str, *, latin: bool = False) -> Iterator[str]:
                     yield from decoding.plain(layer, latin=latin)
             if kind == "avro":
                 base.seek(0)
-                yield from _together(_in_avro(base))
+                yield from _together(_in_avro(base, latin=latin))
             elif kind == "sqlite":
                 yield from _together(_in_sqlite(path))
         except Exception as error:
@@ -158,13 +161,16 @@ def _together(pieces: Iterable[str]) -> Iterator[str]:
     yield "\n\n".join(held)
 
 
-def _in_avro(stream: BinaryIO) -> Iterator[str]:
+def _in_avro(stream: BinaryIO, *, latin: bool) -> Iterator[str]:
     import fastavro
 
     reader = fastavro.reader(stream)
-    yield values(reader.metadata)
-    for record in reader:
-        yield values(record)
+    seen: set[str] = set()
+    for record in chain([reader.metadata], reader):
+        new = dict.fromkeys(text for text in _values(record, latin) if text not in seen)  # names of fields recur
+        if len(seen) < _MOST_KNOWN:
+            seen.update(new)
+        yield "\n".join(new)
 
 
 def _in_sqlite(path: Path) -> Iterator[str]:
@@ -183,11 +189,16 @@ def _in_sqlite(path: Path) -> Iterator[str]:
 
 def values(value: object) -> str:
     """Returns all values of a decoded record as a text, one per line."""
-    match value:
-        case dict():
-            return "\n".join(values(part) for pair in value.items() for part in pair)
-        case list() | tuple():
-            return "\n".join(map(values, value))
-        case bytes():
-            return as_text(value)
-    return str(value)
+    return "\n".join(_values(value))
+
+
+def _values(value: object, latin: bool = False) -> Iterator[str]:
+    """Yields all values of a decoded record as texts; `latin` as in `decoding.plain`."""
+    if isinstance(value, dict):
+        for pair in value.items():
+            yield from _values(pair, latin)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _values(part, latin)
+    else:
+        yield as_text(value, latin=latin) if isinstance(value, bytes) else str(value)

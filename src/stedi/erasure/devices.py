@@ -169,15 +169,14 @@ class Devices:
         )
         [(few,)] = self._engine.rows(f"select (select count(*) from ({near})) <= (select count(*) from ({owners}))")
         self._few_near = all_near and bool(few)
-        self._keep("accelerometer_landing", "user", f"{owners} union {near}" if self._few_near else owners)
-        if self._few_near:
-            own = OWN["accelerometer_landing"]
-            self._engine.materialize(
-                "near_motions", f'select "user", "timestamp" from {own} where now and "user" not in ({owners})'
-            )
-            self._engine.materialize(own, f'select * from {own} where "user" in ({owners})')
+        theirs = f'"user" in ({owners})'
+        if not self._few_near:
+            self._keep("accelerometer_landing", "user", owners)
+            return
+        rows = self._keep("accelerometer_landing", "user", f"{owners} union {near}", theirs)
+        self._engine.materialize("near_motions", f'select "user", "timestamp" from ({rows}) where now and not {theirs}')
 
-    def _keep(self, name: str, key: str, wanted: str, condition: str = "true") -> None:
+    def _keep(self, name: str, key: str, wanted: str, condition: str = "true") -> str:
         """Creates the relation of a table's rows that have one of some texts in a column and match a condition.
 
         Args:
@@ -185,6 +184,9 @@ class Devices:
             key: The column.
             wanted: A SELECT of the texts.
             condition: A further condition.
+
+        Returns:
+            The SELECT of these rows whether or not they match the condition.
         """
         kept = [column for column in COLUMNS[name] if column.name in _TOLD_BY]
         integers = [column.name for column in kept if column.type == "long"]
@@ -218,7 +220,9 @@ class Devices:
                     f"select {told}, filename, {now} as now from {read_files(sorted(files))} "
                     f"where {quoted(key)} in ({wanted})"
                 )
-        self._engine.materialize(OWN[name], f"select * from ({' union all '.join(parts)}) where {condition}")
+        found = " union all ".join(parts)
+        self._engine.materialize(OWN[name], f"select * from ({found}) where {condition}")
+        return found
 
     def _moments_known(self, known: Tombstones) -> None:
         """Adds moments that tombstones already contain: the motions that showed them may already be removed."""

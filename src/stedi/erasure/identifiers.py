@@ -7,6 +7,7 @@ Every spelling is found (`privacy.tokens`), but only where it stands alone: `joa
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
@@ -20,6 +21,9 @@ _PARTS = 8
 """The number of parts into which texts are divided to find those with a mention."""
 IDENTITIES = ("email", "user", "serialNumber")
 """Columns of the lake's own tables whose whole values identify somebody."""
+PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
+"""A pattern for plain addresses: it matches nothing else, but not every plain address."""
+_is_plain = re.compile(PLAIN).fullmatch
 _FORMATS = """
 autoindex avro.codec codec categories data_0 data_1 license_name pretty_name
 total-data-files total-files-size total-records total-delete-files test-files train-files validation-files
@@ -143,6 +147,13 @@ class Identifiers:
             self._known[address] = found
         return found
 
+    def knows_any(self, plain: Collection[str]) -> bool:
+        """Returns whether one of some addresses of the form `PLAIN` belongs to one of them."""
+        named = self._addresses()
+        if named is not None and named.isdisjoint("\n".join(plain).lower().split("\n")):
+            return False
+        return any(map(self.known, plain))
+
     def owns(self, address: str) -> bool:
         """Returns whether a record with this customer address belongs to one of them.
 
@@ -257,6 +268,15 @@ def is_trace(value: str, column: str | None, traces: Identifiers) -> bool:
     return traces.found(value) and not traces.stays(value)
 
 
+def divided(addresses: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Returns those of some addresses that have the form `PLAIN`, and the others."""
+    plain: list[str] = []
+    others: list[str] = []
+    for address in addresses:
+        (plain if _is_plain(address) else others).append(address)
+    return plain, others
+
+
 def names_another(address: str, traces: Identifiers) -> bool:
     """Returns whether somebody else's address is not plain and mentions one of the customers."""
     return not tokens.is_plain(tokens.visible(address)) and mentions(address, traces)
@@ -292,6 +312,6 @@ def mentioning(values: Sequence[str], traces: Identifiers) -> list[str]:
     return [values[place] for place in telling(values, lambda text: mentions(text, traces))]
 
 
-def as_text(value: str | bytes) -> str:
-    """Returns a value as text; a blob in all encodings that it may be in, and unpacked."""
-    return value if isinstance(value, str) else "\n".join(decoding.texts(bytes(value), most=_MOST))
+def as_text(value: str | bytes, *, latin: bool = False) -> str:
+    """Returns a value as text; a blob in all encodings that it may be in, and unpacked; `latin` as in `decoding`."""
+    return value if isinstance(value, str) else "\n".join(decoding.texts(bytes(value), most=_MOST, latin=latin))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,6 @@ SUBJECT_PREDICATES: dict[str, str] = {
 """For each table except the ledger, the condition under which a row belongs to an erased customer."""
 
 _PHONE = re.compile(r"\+?[\d\s().\-/_]+")
-PLAIN = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,3}"
-"""The engine's pattern for plain addresses: it matches nothing else, but not every plain address."""
 RELATIONS = (
     "erased_addresses",
     "erased_serials",
@@ -209,14 +206,24 @@ class SubjectRows:
         return landed | self.traces.met()
 
     def _addresses(self) -> None:
-        """Makes `who`, the mark of every address, and `erased_addresses`."""
-        sql = 'select email as address from records union select "user" from accelerometer_landing'
+        """Makes `who`, the mark of every address, and `erased_addresses`, with how many readings of motion each has."""
+        sql = (
+            "select address, sum(n)::bigint from (select email as address, 0 as n from records union all "
+            'select "user", count(*) from accelerometer_landing group by all) group by all'
+        )
+
+        def told(reading: DuckDB) -> Iterator[tuple[str, str, str]]:
+            for batch in reading.batches(sql):
+                addresses, counts = zip(*batch, strict=True)
+                yield from zip(addresses, tombstones.persons(self._key, addresses), map(str, counts), strict=True)
+
         with self.engine.beside() as reading:  # there may be millions: only some thousand are in memory at a time
-            batches = ([address for (address,) in rows] for rows in reading.batches(sql))
-            told = (zip(batch, tombstones.persons(self._key, batch), strict=True) for batch in batches)
-            self.keep("who", ("address", "person"), chain.from_iterable(told))
+            self.keep("who", ("address", "person", "readings"), told(reading))
         people = ", ".join(map(literal, sorted(self._people)))
-        self.engine.materialize("erased_addresses", f"select address, person from who where person in ({people})")
+        self.engine.materialize(
+            "erased_addresses",
+            f"select address, person, readings::bigint as readings from who where person in ({people})",
+        )
 
     def _live(self, name: str) -> dict[str, bool]:
         """Returns the existing files of a table's snapshots, and for each whether it is current."""
@@ -266,8 +273,9 @@ class SubjectRows:
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
         free = {column: self._text_of_others(column) for column in FREE_TEXTS["customers_landing"]}
         devices, addresses = self._text_of_others("serialNumber"), self._text_of_others("address")
-        spoken = Heard(folded(addresses))
-        heard = Heard(tokens.smoothed(folded("\n".join((*free.values(), addresses)))))
+        written = folded(addresses)
+        spoken = Heard(written)
+        heard = Heard(tokens.smoothed("\n".join((*map(folded, free.values()), written))))
         theirs, claimed = Heard(folded(devices)), Heard(devices)
 
         def others(text: str) -> bool:
@@ -328,21 +336,28 @@ class SubjectRows:
             column: The column, or `address`.
             odd: Whether to yield only values that may not be plain addresses.
         """
+        sql = self._of_others(column)
+        if odd:
+            sql += f" and not regexp_full_match({quoted(column)}, {literal(identifiers.PLAIN)})"
+        return ([value for (value,) in rows] for rows in self.engine.batches(sql))
+
+    def _of_others(self, column: str) -> str:
+        """Returns the SELECT of the same values."""
         source, whose = ("who", "address") if column == "address" else ("records", "email")
-        sql = (
+        return (
             f"select distinct {quoted(column)} from {source} "
             f"where {whose} not in (select address from erased_addresses) and {quoted(column)} is not null"
         )
-        if odd:
-            sql += f" and not regexp_full_match({quoted(column)}, {literal(PLAIN)})"
-        return ([value for (value,) in rows] for rows in self.engine.batches(sql))
 
     def _text_of_others(self, column: str) -> str:
         """Returns the same values, with empty lines between them, so that encoded text does not continue in the next.
 
         One text takes a tenth of the memory of a list of its lines.
         """
-        return "\n\n".join("\n\n".join(batch) for batch in self._others_have(column))
+        [(text,)] = self.engine.rows(
+            f"select string_agg({quoted(column)}, chr(10) || chr(10)) from ({self._of_others(column)})"
+        )
+        return text or ""
 
     def _count(self, stay: Collection[str]) -> None:
         """Counts other people's values that stay, by table and column."""

@@ -23,7 +23,7 @@ from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
 from stedi.erasure import contents, dictionaries
 from stedi.erasure.dictionaries import Footer
-from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, is_trace, mentions, telling
+from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, divided, is_trace, mentions, telling
 from stedi.privacy import decoding
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
 from stedi.storage import s3
@@ -458,6 +458,10 @@ def _unknown(texts: set[str], known: set[str]) -> Iterator[list[str]]:
 
 def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
     """Returns whether a column's values contain a trace; in identity columns the whole value counts."""
+    if column in ("email", "user"):
+        plain, values = divided(values)
+        if traces.knows_any(plain):
+            return True
     text = "\n\n".join(values)  # an empty line between, so that encoded text does not continue in the next
     if column == "serialNumber" and not traces.numbers.isdisjoint(values):
         return True

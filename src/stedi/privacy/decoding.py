@@ -44,16 +44,17 @@ _WIDE = (re.compile("(?:[\t\n\r -\xff]\0){4,}"), re.compile("(?:\0[\t\n\r -\xff]
 """Four or more Latin characters of UTF-16, little-endian and big-endian, in bytes read as Latin-1."""
 
 
-def texts(raw: bytes, *, most: int = MOST) -> list[str]:
+def texts(raw: bytes, *, most: int = MOST, latin: bool = False) -> list[str]:
     """Returns bytes as text: first as UTF-8, then in other encodings, and decompressed.
 
     Args:
         raw: The bytes.
         most: Bytes to decompress from one stream, at most.
+        latin: As in `plain`.
     """
     if raw[:1] not in _FIRST and b"\0" not in raw:  # most are plain
         return [raw.decode("utf-8", "replace")]
-    return [text for part in layers(raw, most=most) for text in plain(part)]
+    return [text for part in layers(raw, most=most) for text in plain(part, latin=latin)]
 
 
 def unescaped(raw: bytes) -> str:

@@ -96,7 +96,8 @@ class Key:
             secret, before = self.secret, f"stedi: {use}\0".encode()
         else:
             secret, before = _subkey(self.secret, f"stedi/{use}/1"), b""
-        return lambda content: hmac.digest(secret, before + content, "sha256")
+        mac = _mac(secret)
+        return (lambda content: mac(before + content)) if before else mac
 
     def of_version(self, version: int) -> Key:
         """Returns this key, and those that it has followed, as a lake of this `key.version` uses them."""

@@ -78,8 +78,6 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _WORD = re.compile(r"\w++(?:-\w++)*+")
 FEW = 16
 """So many texts are faster looked for one by one than among all words of a text."""
-_SMALL = 256
-"""Characters of a text in which so many are, too."""
 _LEVELS = 3
 """How often decoded text is decoded again."""
 _UNPACKED = 4 << 20
@@ -177,7 +175,7 @@ class Sought:
         Large sets are looked up among the words of the text. Words consist of letters, digits and `_`; a hyphen joins
         two. So a text that is a word and stands alone is found.
         """
-        if len(self._texts) <= FEW or len(text) < _SMALL:
+        if len(self._texts) <= FEW:
             return self._texts
         return (*self._words.intersection(_WORD.findall(text)), *self._others)
 
@@ -192,8 +190,9 @@ class Heard:
     def __init__(self, text: str) -> None:
         self._text = f"\n{text}\n"
         self._asked = 0
+        self._every: list[str] = []
         self._words: frozenset[str] | None = None
-        self._pairs: frozenset[tuple[str, str]] = frozenset()
+        self._pairs: frozenset[tuple[str, str]] | None = None
         self._lines: frozenset[str] | None = None
         self._digits = ""
 
@@ -212,13 +211,19 @@ class Heard:
         """Returns whether a text stands alone among them."""
         self._asked += 1
         if self._words is None and self._asked > FEW:
-            every = _WORD.findall(self._text)
-            self._words, self._pairs = frozenset(every), frozenset(pairwise(every))
+            self._every = _WORD.findall(self._text)
+            self._words = frozenset(self._every)
         if self._words is not None:
             # a text that stands somewhere has its words there, one after the other
             words = _WORD.findall(part)
-            if not (self._words.issuperset(words) and self._pairs.issuperset(pairwise(words))):
+            if not self._words.issuperset(words):
                 return False
+            if len(words) > 1:
+                if self._pairs is None:
+                    self._pairs = frozenset(pairwise(self._every))
+                    self._every.clear()
+                if not self._pairs.issuperset(pairwise(words)):
+                    return False
         return stands(self._text, part)
 
     def dials(self, number: str) -> bool:
