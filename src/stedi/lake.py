@@ -1181,7 +1181,8 @@ class Lake:
         # before the key is asked for again below: a change of key in between has replaced these tables
         states, pending = self.context.pinned_with_landings()
         key_change.refuse_other(self.root, self.config.key_fingerprint)
-        with self.context.temporary() as folder, connect(engine, self.config, self.root, folder) as session:
+        rows = sum(state.current.total("records") for state in states.values() if state.current)
+        with self.context.temporary() as folder, connect(engine, self.config, self.root, folder, rows=rows) as session:
             return proof.prove(
                 self.catalog,
                 key,

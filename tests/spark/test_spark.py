@@ -30,7 +30,7 @@ from stedi.catalog import checksums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine, session
 from stedi.engines.spark.dialect import in_parts, to_spark
-from stedi.engines.spark.session import _ALWAYS, JARS, catalog_settings
+from stedi.engines.spark.session import _ALWAYS, JARS, _flags, catalog_settings
 from stedi.errors import AuditFailed, LakeError, MissingExtra
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
@@ -167,6 +167,25 @@ def test_without_java_pyspark_or_jars_it_says_what_to_install(tmp_path: Path, mo
     monkeypatch.setenv(JARS, str(tmp_path / "absent.jar"))
     with pytest.raises(MissingExtra, match=r"STEDI_SPARK_JARS: expected paths of jars, found no file at .*absent"):
         sparks.jars(sparks.ICEBERG)
+
+
+@pytest.mark.parametrize(
+    ("given", "brief", "flags"),
+    [
+        ("", False, ["-XX:+UseParallelGC"]),
+        ("", True, ["-XX:+UseParallelGC", "-XX:TieredStopAtLevel=1"]),
+        ("-XX:+UseSerialGC -Da=b", True, ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Da=b"]),
+        ("-XX:-TieredCompilation", True, ["-XX:+UseParallelGC", "-XX:-TieredCompilation"]),
+    ],
+)
+def test_java_has_the_flags_that_it_is_given_and_those_that_suit_the_work(
+    monkeypatch: pytest.MonkeyPatch, given: str, brief: bool, flags: list[str]
+) -> None:
+    for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    assert _flags(given, brief) == flags
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=3")
+    assert _flags("", brief) == []
 
 
 @sparks.needs_spark
@@ -366,6 +385,22 @@ def test_a_session_ends_where_spark_has_failed(tmp_path: Path) -> None:
     with SparkEngine(tmp_path, spark) as engine:
         made = engine._later("some", "", computes)
     assert isinstance(made.exception(0), LakeError)
+
+
+@sparks.needs_spark
+def test_a_relation_that_waits_for_another_takes_no_thread_and_ends_with_the_session(tmp_path: Path) -> None:
+    go = Event()
+
+    def computes(_: object) -> Any:
+        assert go.wait(10)
+
+    with SparkEngine(tmp_path, MagicMock()) as engine:
+        engine._later("first", "", computes)
+        waiting = [engine._later("first", "select a from first", computes) for _ in range(20)]
+        assert engine._later("other", "", MagicMock()).result(10)
+        assert not any(made.done() for made in waiting)
+        go.set()
+    assert all(made.done() for made in waiting)
 
 
 @pytest.mark.parametrize("most", [0, 4])

@@ -23,7 +23,7 @@ from proof_mutants import HIDING, MUTANTS, NOW
 from stedi import cli
 from stedi.audit.proof import Proof, prove
 from stedi.audit.proof.as_of import FEEDS
-from stedi.engines import Engine
+from stedi.engines import Engine, column_sums, row_sums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine
 from stedi.engines.spark.dialect import to_spark
@@ -107,8 +107,12 @@ def test_spark_proves_what_duckdb_proves_and_gets_nothing_but_counts(
         assert word not in shown
 
 
+@pytest.mark.parametrize("many", [column_sums.MANY, 0], ids=["summed by Spark", "summed in C"])
 @pytest.mark.parametrize("names", PROVED.values(), ids=list(PROVED))
-def test_spark_finds_all_broken_rules_that_duckdb_finds(spark: Any, people: Lake, names: list[str]) -> None:
+def test_spark_finds_all_broken_rules_that_duckdb_finds(
+    spark: Any, people: Lake, monkeypatch: pytest.MonkeyPatch, names: list[str], many: int
+) -> None:
+    monkeypatch.setattr(column_sums, "MANY", many)
     for name in names:
         proof_mutants.commit(people, MUTANTS[name])
     found = by_spark(people)
@@ -116,14 +120,59 @@ def test_spark_finds_all_broken_rules_that_duckdb_finds(spark: Any, people: Lake
     assert proof_mutants.findings(found) == {finding for name in names for finding in MUTANTS[name].findings}
 
 
+@pytest.fixture
+def inserted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the rows that sessions of Spark are given, which are what C has summed."""
+    names, insert = list[str](), SparkEngine.insert_rows
+
+    def noted(self: SparkEngine, name: str, columns: Any, rows: Any) -> None:
+        some = list(rows)
+        insert(self, name, columns, some)
+        names.extend([name] if some else [])
+
+    monkeypatch.setattr(SparkEngine, "insert_rows", noted)
+    return names
+
+
+@pytest.mark.skipif(row_sums.library() is None, reason="no compiler")
+def test_a_spark_on_this_machine_leaves_the_sums_of_large_tables_to_c(
+    spark: Any, people: Lake, monkeypatch: pytest.MonkeyPatch, inserted: list[str]
+) -> None:
+    by_spark(people)
+    assert not inserted
+    monkeypatch.setattr(column_sums, "MANY", 0)
+    found = by_spark(people)
+    assert proof_mutants.findings(found) == set()
+    assert found == by_duckdb(people)
+    landed, published = {"motions_landed", "steps_landed"}, {"motions_summed", "steps_summed", "training_summed"}
+    assert set(inserted) == {*landed, *published, "training_joined"}
+
+
+def test_a_cluster_sums_large_tables_itself(
+    spark: Any, people: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(column_sums, "MANY", 0)
+    monkeypatch.setattr(row_sums, "library", lambda: True)
+    here, bucket = DataFile(str(tmp_path / "a.parquet"), 1, 1), DataFile("s3://bucket/a.parquet", 1, 1)
+    with SparkEngine(tmp_path / "session", spark) as engine:
+        for file in (here, bucket):
+            engine.bind_files("accelerometer_landing", [file])
+            assert (engine.column_sums("accelerometer_landing") is None) == (file == bucket)
+        engine.bind_files("accelerometer_landing", [here])
+        monkeypatch.setattr(spark.sparkContext, "master", "yarn")
+        assert engine.column_sums("accelerometer_landing") is None
+
+
 def test_rules_broken_in_tables_that_are_not_small_are_found(
-    spark: Any, people: Lake, monkeypatch: pytest.MonkeyPatch
+    spark: Any, people: Lake, monkeypatch: pytest.MonkeyPatch, inserted: list[str]
 ) -> None:
     monkeypatch.setattr("stedi.engines.spark.engine._SMALL", 0)
+    monkeypatch.setattr(column_sums, "MANY", 0)
     names = TOGETHER["rows that must not be"]
     for name in names:
         proof_mutants.commit(people, MUTANTS[name])
     assert proof_mutants.findings(by_spark(people)) == {found for name in names for found in MUTANTS[name].findings}
+    assert not set(inserted) & {"motions_landed", "steps_landed", "training_joined"}, "too many groups for one process"
 
 
 @at_night  # by day `test_proof.py` on DuckDB, with the same SQL, and the next test for the sums of Spark

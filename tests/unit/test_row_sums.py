@@ -267,6 +267,26 @@ def test_sums_of_any_text_are_stored(tmp_path: Path, separator: str) -> None:
     assert found == dict(row_sums.by_key(read(files)(), BUDGET))
 
 
+def test_groups_that_an_engine_has_not_numbered_are_left_to_it(tmp_path: Path) -> None:
+    files = file(tmp_path / "rows", [("a", 1000, 0.0, 1)], landing=True)
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path / "spill") as engine:
+        sums = ColumnSums(engine, {"rows": tuple(files)}, BUDGET)
+        for number, done in (("7", True), ("'seven'", False)):
+            groups = f"select 'a' as who, {number} as number, 0 as since, 1 as n"
+            assert sums.of_distinct("summed", "rows", "who", ("at", "x", "n"), groups) == done
+        assert [row[:4] for row in engine.rows("select * from summed")] == [(7, 1, 1, 1)]
+
+
+def test_the_first_moment_that_counts_is_in_microseconds(tmp_path: Path) -> None:
+    rows = [("a", 1000, 0.0, 1), ("a", 1001, 0.0, 1)]
+    files = file(tmp_path / "rows", rows, landing=True)
+    with DuckDB(memory="100MB", threads=1, temporary=tmp_path / "spill") as engine:
+        sums = ColumnSums(engine, {"rows": tuple(files)}, BUDGET)
+        for since, timely in ((1_000_000, 2), (1_001_000, 1), (1_002_000, 0)):
+            assert sums.of_distinct("summed", "rows", "who", ("at", "x", "n"), f"select 'a', 0, {since}, 2")
+            assert engine.rows("select landed, timely from summed") == [(2, timely)]
+
+
 def test_each_session_hashes_in_its_own_way(tmp_path: Path) -> None:
     """So nobody can look for wrong rows that have the sums of the right ones."""
     found = list[int]()

@@ -104,7 +104,9 @@ class Gathering(Protocol):
         """Stores a function's results over rows, on their machines; rows equal in a column come to one call."""
 
 
-def connect(name: Name, config: Config, root: Path, temporary: Path) -> AbstractContextManager[Engine]:
+def connect(
+    name: Name, config: Config, root: Path, temporary: Path, *, rows: int | None = None
+) -> AbstractContextManager[Engine]:
     """Returns a session of an engine, to be used once.
 
     Args:
@@ -112,11 +114,12 @@ def connect(name: Name, config: Config, root: Path, temporary: Path) -> Abstract
         config: The lake's settings.
         root: The lake's folder.
         temporary: Folder for what lasts as long as the session; made when needed, and on this machine.
+        rows: About how many rows the session reads, if that is known: it starts accordingly.
     """
     if name == "spark":
         from stedi.engines.spark import SparkEngine
 
-        return SparkEngine(temporary, lake=root, memory=config.engine_memory)
+        return SparkEngine(temporary, lake=root, memory=config.engine_memory, rows=rows)
     from stedi.engines.duckdb import DuckDB
 
     return DuckDB.of(config, temporary)

@@ -77,8 +77,8 @@ class ColumnSums:
             table: A bound table of landing, whose moments are epoch milliseconds.
             by: Its text column that tells whose a row is.
             columns: Its columns to hash: the moment first.
-            groups: A SELECT of text, number of the group, the first moment that is counted, in the table's unit, or
-                null if none is, and the number of rows.
+            groups: A SELECT of text, number of the group, the first moment that is counted, epoch microseconds, or null
+                if none is, and the number of rows.
         """
         return self._stored(view, {"who": "bigint"}, lambda: self._of_distinct(table, by, columns, groups))
 
@@ -102,7 +102,10 @@ class ColumnSums:
         return self._stored(view, {"who": "bigint"}, lambda: self._of_join(steps, motions))
 
     def _of_distinct(self, table: str, by: str, columns: Sequence[str], groups: str) -> Iterator[tuple[object, ...]]:
-        of = {text: Group(*group) for text, *group in self._session.rows(groups)}
+        of = {
+            text: _group(number, None if since is None else since // 1000, rows)
+            for text, number, since, rows in self._session.rows(groups)
+        }
         found = row_sums.of_distinct(lambda: row_sums.read(self._files[table], [by], columns), of, self._budget)
         return ((number, *some) for number, some in found)
 
@@ -112,10 +115,10 @@ class ColumnSums:
         return ((number, *some) for number, some in found)
 
     def _groups(self, side: Joined) -> dict[Any, Group]:
-        of = {text: Group(number, None, rows) for text, number, rows in self._session.rows(side.groups)}
+        of = {text: _group(number, None, rows) for text, number, rows in self._session.rows(side.groups)}
         rest = self._session.rows(f"select person, count(*) from ({side.rest}) group by person")
         # keys are texts in the files and numbers in the further rows, so the two never meet
-        return of | {number: Group(number, None, rows) for number, rows in rest}
+        return of | {number: _group(number, None, rows) for number, rows in rest}
 
     def _rows(self, side: Joined) -> Iterator[Rows]:
         return chain(
@@ -129,3 +132,9 @@ class ColumnSums:
         except Otherwise:
             return False
         return True
+
+
+def _group(number: object, since: int | None, rows: int) -> Group:
+    if not isinstance(number, int):  # an engine may leave many values as they are instead of numbering them
+        raise Otherwise
+    return Group(number, since, rows)

@@ -129,10 +129,6 @@ class _Work:
         """Counts the violations in some tables and accounts for their rows, all by the inputs of one `AsOf`."""
         engine = self._engine
         self._bind(base)
-        # an engine can do this beside what follows
-        for name in _READINGS:
-            if name in tables:
-                violations.search(engine, name, self._catalog.files(self._states[name]))
         work: dict[str, Callable[[], violations.Counts]] = {
             "customers_trusted": lambda: violations.customers(engine, "customers_trusted"),
             "accelerometer_trusted": lambda: violations.motions(engine),
@@ -143,6 +139,10 @@ class _Work:
         progress("prove customers", 0.05)
         expected.customers(engine, self._key, base)
         violations.identifying(engine)
+        # an engine can do this beside what follows, which is one step after the other
+        for name in _READINGS:
+            if name in tables:
+                violations.search(engine, name, self._catalog.files(self._states[name]))
         progress("prove readings", 0.1)
         with_steps = not _OF_STEPS.isdisjoint(tables)
         further = self._further_claimants if with_steps else None

@@ -26,8 +26,8 @@ _MOTIONS, _STEPS, _LEARNED = "accelerometer_trusted", "step_trainer_trusted", "m
 _CONSENTING = (
     "(select p.address, k.person, k.since from persons as p join known as k on p.person = k.person and k.consents)"
 )
-_ALWAYS = -(1 << 63)
-"""A first moment that no reading is before."""
+_ALWAYS = str(1 - (1 << 63))
+"""A first moment that no reading is before, epoch microseconds."""
 _MOTION = ("moment", "x", "y", "z")
 _STEP = ("moment", "distance")
 _TRAINING = ("moment", "distance", "x", "y", "z")
@@ -136,7 +136,7 @@ def _motions(engine: Engine, base: AsOf) -> None:
 
 def _motions_from_columns(engine: Engine, base: AsOf) -> bool:
     sums, columns = _columnar(engine, "accelerometer_landing"), ("timestamp", "x", "y", "z")
-    since = "p.since // 1000" if base.since_consent else str(_ALWAYS)
+    since = "p.since" if base.since_consent else _ALWAYS
     groups = (
         f"select p.address, p.person, {since}, s.n from senders as s join {_CONSENTING} as p on s.address = p.address"
     )
@@ -220,7 +220,7 @@ def _steps(engine: Engine, base: AsOf) -> None:
 
 def _steps_from_columns(engine: Engine, base: AsOf) -> bool:
     sums, landing = _columnar(engine, "step_trainer_landing"), "step_trainer_landing"
-    since = "o.since // 1000" if base.since_consent else str(_ALWAYS)
+    since = "o.since" if base.since_consent else _ALWAYS
     groups = (
         f"select o.serialNumber, o.serial, case when o.curated and o.claimants = 1 then {since} end, s.n from "
         "(select serialNumber, count(*) as n from step_trainer_landing group by serialNumber) as s "

@@ -25,7 +25,9 @@ from stedi._frozen import dataclass, replace
 from stedi.catalog import checksums, hadoop
 from stedi.catalog.snapshots import local_path
 from stedi.engines import LEAVING, refuse_other_columns, staying
+from stedi.engines.column_sums import ColumnSums
 from stedi.engines.duckdb import task_session
+from stedi.engines.row_sums import Otherwise
 from stedi.engines.spark.arrow import Rows, mapped
 from stedi.engines.spark.dialect import in_parts, reads, to_spark
 from stedi.engines.spark.session import file_settings, session
@@ -33,9 +35,11 @@ from stedi.engines.workers import Executors
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
 from stedi.schema.tables import COLUMNS, SPARK_TYPES, DataFile
+from stedi.storage import config as settings
 from stedi.storage import durable, s3
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 _PINS = "pins"
@@ -56,6 +60,8 @@ _TASK = 16 << 20
 """About how many bytes of files such a task reads; starting its session takes as long as reading some of them."""
 _AT_ONCE = 4
 """The most relations that are made at the same time."""
+_BRIEF = 40_000_000
+"""Rows for which Java compiles for longer, to faster code, than the session runs."""
 _LEAST = 122_880
 """The fewest rows per file, if a table has more than one file."""
 
@@ -93,6 +99,7 @@ class SparkEngine:
         spark: The session to use; by default a session of the running Spark, or of one that is started.
         lake: The lake's folder, or its prefix in S3; it decides how Spark reads its files.
         memory: The memory of a task that reads files itself.
+        rows: About how many rows the session reads, if that is known.
     """
 
     at_once: int | None = None
@@ -104,19 +111,22 @@ class SparkEngine:
         lake: Path | None = None,
         *,
         memory: str = "600MB",
+        rows: int | None = None,
     ) -> None:
-        self.spark = spark or session(master="local[*]", with_s3=lake is not None and s3.is_remote(lake))
+        remote, brief = lake is not None and s3.is_remote(lake), rows is not None and rows < _BRIEF
+        self.spark = spark or session(master="local[*]", with_s3=remote, brief=brief and not remote)
         self._pins, self._memory = temporary / _PINS, memory
         self._numbers = count(1)
         self._mark = int.from_bytes(os.urandom(7))
         self._relations: dict[str, _Bound | Future[_View]] = {}
         self._read_files: dict[str, tuple[_Bound, Future[_View]]] = {}
+        self._files: dict[str, tuple[DataFile, ...]] = {}
         self._making: set[Future[_View]] = set()
         self._tag = f"stedi-{secrets.token_hex(8)}"
         self._makers = ThreadPoolExecutor(
             _AT_ONCE, initializer=self.spark.sparkContext.addJobTag, initargs=(self._tag,)
         )
-        settings = {
+        catalog = {
             "": "org.apache.iceberg.spark.SparkCatalog",
             "type": "hadoop",
             "warehouse": f"file://{self._pins}",
@@ -124,7 +134,7 @@ class SparkEngine:
             "cache-enabled": "false",
             **file_settings(),
         }
-        for name, value in settings.items():
+        for name, value in catalog.items():
             self.spark.conf.set(f"spark.sql.catalog.{_PINS}{name and '.' + name}", value)
 
     def close(self) -> None:
@@ -148,6 +158,7 @@ class SparkEngine:
         bound = _Bound(table or name, tuple(files))
         before, read = self._read_files.get(name, (None, bound))
         self._relations[name] = read if before == bound else bound
+        self._files[name] = bound.files
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; the names in it keep their current meaning."""
@@ -231,14 +242,14 @@ class SparkEngine:
             but: A pattern; values that match it completely are left out.
         """
         listed = tuple(files)
-        paths = [(file.path,) for file in listed]
+        paths = tuple(file.path for file in listed)
 
         def made(_: _Views) -> _View:
             # starting a session for each file would take longer than reading most files
             most = min(len(paths), _TASKS * Executors(self.spark).slots, 1 + sum(f.bytes for f in listed) // _TASK)
-            tasks = self.spark.sparkContext.parallelize(paths, max(1, most))
-            frame = self.spark.createDataFrame(tasks, "path string")
-            frame = mapped(frame, _Texts(self._memory, but), "field string, value string, n bigint")
+            # numbers of files, which Spark makes itself: rows of Python's would be sent through workers of their own
+            frame = self.spark.range(0, len(paths), 1, max(1, most))
+            frame = mapped(frame, _Texts(paths, self._memory, but), "field string, value string, n bigint")
             return self._named(view, frame, small=False)
 
         self._later(view, "", made)
@@ -276,6 +287,27 @@ class SparkEngine:
         with _failures():
             return [tuple(row) for row in self._frame(sql, self._read(sql)).collect()]
 
+    def arrow(self, sql: str) -> pa.Table:
+        """Returns the rows of a SELECT that fit into this process."""
+        with _failures():
+            return self._frame(sql, self._read(sql)).toArrow()
+
+    def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
+        """Stores rows of Python values.
+
+        Args:
+            name: The name of the result.
+            columns: Name and type, in the lake's dialect, of each value.
+            rows: The rows, few enough for this process.
+        """
+        import pyarrow as pa
+
+        values = list(zip(*rows, strict=True)) or [()] * len(columns)
+        kinds = {"varchar": pa.string(), "bigint": pa.int64(), "hugeint": pa.decimal128(38, 0)}
+        arrays = [pa.array(some, kinds[kind]) for some, kind in zip(values, columns.values(), strict=True)]
+        given = pa.table(arrays, list(columns))
+        self._later(name, "", lambda _: self._kept(name, self.spark.createDataFrame(given)))
+
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the SQL of two independent hashes of a row's values in these columns, 64 bits each.
 
@@ -283,6 +315,17 @@ class SparkEngine:
         """
         one, other = ", ".join(columns), ", ".join(reversed(columns))
         return f"row_hash({self._mark}, {one})", f"row_hash({self._mark}, 1, {other})"
+
+    def column_sums(self, table: str) -> ColumnSums | None:
+        """Returns the sums, in C, of bound files; None if the table is small, or Spark or the files are elsewhere.
+
+        If Spark runs on this machine only, this process can read the files that are here, as a task would.
+        """
+        remote = any(s3.is_remote(file.path) for file in self._files.get(table, ()))
+        if remote or not str(self.spark.sparkContext.master).startswith("local"):
+            return None
+        sums = ColumnSums(_Here(self), self._files, (settings.size(self._memory) or 0) // 4)
+        return sums if sums.worthwhile(table) else None
 
     def write_without(
         self, table: str, files: Iterable[DataFile], column: str, values: str, folder: Path, *, of: int
@@ -339,15 +382,32 @@ class SparkEngine:
     def _later(self, name: str, sql: str, make: Callable[[_Views], _View]) -> Future[_View]:
         """Has a relation made by a thread, with the current meaning of the names in a SELECT."""
         views = self._read(sql) if sql else {}
+        missing: Iterator[int] = count(len(views) - 1, -1)
+        later: Future[_View] = Future()
 
-        def made() -> _View:
-            with _failures():
-                return make(views)
+        def made() -> None:
+            try:
+                with _failures():
+                    later.set_result(make(views))
+            except BaseException as error:
+                later.set_exception(error)
 
-        # threads take relations in this order, so one that waits does so for relations that others are making
-        self._relations[name] = later = self._makers.submit(made)
+        def started(_: object) -> None:
+            if views and next(missing) > 0:
+                return
+            try:
+                self._makers.submit(made).add_done_callback(lambda run: run.cancelled() and later.cancel())
+            except RuntimeError:  # the session has ended
+                later.cancel()
+
+        self._relations[name] = later
         self._making.add(later)
         later.add_done_callback(self._making.discard)
+        # it takes a thread only when what it reads is made, so that threads never wait for each other
+        for view in views.values():
+            view.add_done_callback(started)
+        if not views:
+            started(None)
         return later
 
     def _read(self, sql: str) -> _Views:
@@ -405,6 +465,28 @@ class SparkEngine:
         return f"{_PINS}.bound.{pin}"
 
 
+class _Here:
+    """Rows in this process, of a Spark on this machine: what `ColumnSums` asks of a session."""
+
+    def __init__(self, engine: SparkEngine) -> None:
+        self._engine = engine
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        found = self._engine.rows(f"select * from ({sql}) limit {_SMALL + 1}")
+        if len(found) > _SMALL:
+            raise Otherwise
+        return found
+
+    def arrow(self, sql: str) -> Iterator[pa.RecordBatch]:
+        found = self._engine.arrow(f"select * from ({sql}) limit {_ROWS + 1}")
+        if len(found) > _ROWS:
+            raise Otherwise
+        yield from found.to_batches()
+
+    def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
+        self._engine.insert_rows(name, columns, rows)
+
+
 class _Each:
     """Returns a pseudonym as a row of one value; it is sent to the executors with its key, and never shows the key."""
 
@@ -431,16 +513,17 @@ class _Beside:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """Yields the texts in files; see `SparkEngine.text_values`."""
+    """Yields the texts in files, given by their numbers; see `SparkEngine.text_values`."""
 
+    paths: tuple[str, ...]
     memory: str
     but: str
 
-    def __call__(self, paths: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    def __call__(self, numbers: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         try:
             with task_session(self.memory) as engine:
-                for (path,) in paths:
-                    engine.text_values("texts", [DataFile(path, 0, 0)], but=self.but)
+                for (number,) in numbers:
+                    engine.text_values("texts", [DataFile(self.paths[number], 0, 0)], but=self.but)
                     yield from engine.stream("select field, value, n from texts")
         except LakeError as error:
             # its cause can contain a value, and executors log the error that ends a task
