@@ -77,8 +77,9 @@ def ledger(engine: Engine) -> None:
         "select sha256, max(feed) as feed, sum(seen)::bigint as seen, sum(accepted)::bigint as accepted, "
         "sum(quarantined)::bigint as quarantined, sum(erased)::bigint as erased from landed_files group by sha256",
     )
-    landed = " union all ".join(f"select '{feed}' as feed, _file as sha256 from {feed}" for feed in FEEDS)
-    engine.materialize("rows_landed", f"select feed, sha256, count(*) as n from ({landed}) group by all")
+    # grouped before they are put together: else each row's group would have two texts
+    counted = "select '{0}' as feed, _file as sha256, count(*) as n from {0} group by _file"
+    engine.materialize("rows_landed", " union all ".join(map(counted.format, FEEDS)))
     # a file's content has one feed; rows that came from no file have no feed in the ledger
     tables = {"customer": FEEDS[0], "accelerometer": FEEDS[1], "step_trainer": FEEDS[2]}
     case = " ".join(f"when '{feed}' then '{table}'" for feed, table in tables.items())
