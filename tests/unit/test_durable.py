@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_a_written_file_is_whole_and_its_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"1"
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
     assert names(tmp_path) == ["a"]
+
+
+def test_reading_takes_the_memory_of_the_file_and_not_of_the_limit(tmp_path: Path) -> None:
+    durable.write(tmp_path / "a", b"short")
+    tracemalloc.start()
+    assert durable.content(tmp_path / "a", 1 << 30) == b"short"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_writing_again_replaces_the_content(tmp_path: Path) -> None:

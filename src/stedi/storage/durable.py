@@ -64,7 +64,7 @@ def content(path: Path, most: int) -> bytes:
             raise OSError(errno.EINVAL, "expected a regular file, found none", str(path))
         if found.st_size > most:
             raise OSError(errno.EFBIG, f"expected {most:,} bytes at most, found {found.st_size:,}", str(path))
-        return stream.read(most)
+        return stream.read(found.st_size)  # a buffer of `most` bytes would be made for any file
 
 
 def folder(path: Path, mode: int | None = None) -> None:
