@@ -7,7 +7,8 @@ its field or its form, and compared with the customers who consent now. No addre
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Collection, Iterator
 
 from stedi._frozen import dataclass
 from stedi.catalog import Catalog
@@ -49,22 +50,28 @@ def unread(engine: DuckDB, catalog: Catalog, batches: list[str], now: int) -> tu
     """
     engine.bind_files("quarantine", catalog.files(catalog.table("quarantine")))
     engine.bind_files(CUSTOMER.table, catalog.files(catalog.table(CUSTOMER.table)))
-    named: dict[tuple[str, str, int], set[str]] = {}
+    # numbers instead of texts for each record: a delivery may be rejects from end to end
+    customers: dict[str, int] = {}
+    files: dict[tuple[str, str], int] = {}
+    named = array("q")
     for name, sha256, offset, raw in engine.stream(
         f'select file, sha256, "offset", raw from quarantine where batch in ({", ".join(map(literal, batches))}) '
-        # a record of another feed is no customer's word unless it has the field of one
+        # a record of another feed is no customer's word unless it has the field of one;
         # cast to text, a blob has its other bytes as `\xNN`, so that no encoding can fail here
         f"and (feed = {literal(CUSTOMER.feed)} or raw::blob::varchar ilike '%email%')"
     ):
-        named[name, sha256, offset] = set(_customers(bytes(raw)))
-    wanted = set().union(*named.values())
-    agreeing = _agreeing(engine, wanted, now) if wanted else frozenset()
-    found: dict[tuple[str, str], list[int]] = {}
-    for (name, sha256, offset), customers in sorted(named.items()):
-        if customers & agreeing:
-            found.setdefault((name, sha256), []).append(offset)
+        file = files.setdefault((name, sha256), len(files))
+        for customer in set(_customers(bytes(raw))):
+            named.extend((file, offset, customers.setdefault(customer, len(customers))))
+    agreeing = {customers[customer] for customer in _agreeing(engine, customers.keys(), now)} if customers else set()
+    found: dict[int, set[int]] = {}
+    for file, offset, number in zip(named[::3], named[1::3], named[2::3], strict=True):
+        if number in agreeing:
+            found.setdefault(file, set()).add(offset)
     return tuple(
-        Unread(name, sha256, len(offsets), f"{sha256[:12]}:{offsets[0]}") for (name, sha256), offsets in found.items()
+        Unread(name, sha256, len(found[file]), f"{sha256[:12]}:{min(found[file])}")
+        for (name, sha256), file in sorted(files.items())
+        if file in found
     )
 
 
@@ -81,9 +88,9 @@ def _customers(raw: bytes) -> Iterator[str]:
         at = text.find("@", at + 1)
 
 
-def _agreeing(engine: DuckDB, wanted: set[str], now: int) -> set[str]:
+def _agreeing(engine: DuckDB, wanted: Collection[str], now: int) -> set[str]:
     """Returns the consenting ones of some customers."""
-    engine.insert_rows("unread__wanted", {"address": "varchar"}, [(address,) for address in sorted(wanted)])
+    engine.insert_rows("unread__wanted", {"address": "varchar"}, ((address,) for address in wanted))
     # of plain ASCII the engine's own lower case is the normal form: few are left to be looked at here
     delivered = engine.stream(
         f"select distinct email from {CUSTOMER.table} where not regexp_full_match(email, '[ -~]*') "
