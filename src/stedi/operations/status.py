@@ -234,9 +234,9 @@ def _due(context: Context, states: Mapping[str, TableState], now: datetime) -> D
     began = [
         snapshot.at
         for step in waiting
-        for name, window in step.windows.items()
+        for name, increment in step.increments.items()
         if ZONES.get(name) == "landing"
-        for snapshot in window.appended
+        for snapshot in increment.appended
     ]
     if not began:  # a new or rebuilt table
         began = [
@@ -257,7 +257,7 @@ def _changes(context: Context, states: Mapping[str, TableState], step: Step, now
     from stedi.engines.duckdb import DuckDB
 
     landed, built = states[_CUSTOMERS], states["customers_trusted"].current
-    window = step.windows.get(_CUSTOMERS)
+    increment = step.increments.get(_CUSTOMERS)
     started = int(built.summary.get("stedi.started", 0)) if built else 0
     watermark = json.loads(built.summary.get("stedi.inputs", "{}")).get(_CUSTOMERS) if built else None
     since = landed.snapshot(watermark)
@@ -267,8 +267,8 @@ def _changes(context: Context, states: Mapping[str, TableState], step: Step, now
         engine.bind_files(_CUSTOMERS, catalog.files(landed))
         # only people with new records can have changed, unless a consent date has passed: then all are judged
         which = ""
-        if window is not None and not _passed(built.summary if built else {}, now):
-            added = [file for snapshot in window.appended for file in catalog.added(landed, [snapshot])]
+        if increment is not None and not _passed(built.summary if built else {}, now):
+            added = [file for snapshot in increment.appended for file in catalog.added(landed, [snapshot])]
             engine.bind_files("gained", added, table=_CUSTOMERS)
             # spellings of rule 1 that differ otherwise have a letter outside ASCII
             which = f"where {plain} in (select {plain} from gained) or not regexp_full_match(email, '[ -~]*')"

@@ -233,12 +233,12 @@ def _is_small(steps: Sequence[Step], before: Mapping[str, TableState]) -> bool:
     """Says whether a build only follows a few readings and customers, or no table has more than a few rows."""
     if all(rows(state) <= _FEW for state in before.values()):
         return True
-    if any(step.action == "rebuild" or any(window.rows > _FEW for window in step.windows.values()) for step in steps):
+    if any(step.action == "rebuild" or any(found.rows > _FEW for found in step.increments.values()) for step in steps):
         return False
     if all(step.action != "by-customer" for step in steps):
         return True
     # a consent date that has come, without a new record, may concern any number of customers
-    records = max(step.windows[_PEOPLE].rows for step in steps if _PEOPLE in step.windows)
+    records = max(step.increments[_PEOPLE].rows for step in steps if _PEOPLE in step.increments)
     return 0 < records <= _FEW_PEOPLE and rows(before[_PEOPLE]) <= _FEW
 
 

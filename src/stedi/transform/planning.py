@@ -1,7 +1,7 @@
 """The build plan: what to do to each table, from its recorded lineage; reads no rows.
 
-Lineage in a table's published snapshot -> a window of snapshots on each input since then -> a step with its reason.
-A window of appends is followed at the price of what they brought; anything else that happened to an input, and
+Lineage in a table's published snapshot -> the increment of each input since then -> a step with its reason.
+An increment of appends is followed at the price of what it brought; anything else that happened to an input, and
 changed SQL, policy or key, means a rebuild. Watermarks are snapshots, never times.
 """
 
@@ -60,13 +60,13 @@ class Step:
         action: `none`, `append`, `by-customer` (some customers' rows are removed and rewritten) or `rebuild`.
             A plan says what the inputs suggest; a build that finds no row to remove appends.
         reason: Why.
-        windows: The change of each input, unless the table is rebuilt.
+        increments: The change of each input, unless the table is rebuilt.
     """
 
     table: str
     action: Action
     reason: str
-    windows: Mapping[str, Increment] = field(default_factory=dict, repr=False)
+    increments: Mapping[str, Increment] = field(default_factory=dict, repr=False)
 
 
 def policy(config: Config) -> str:
@@ -126,33 +126,33 @@ def _step(
     if claims is not None and knows_claims(name, graph) and built.get(CLAIMS, "") != claims:
         return Step(name, "rebuild", "it was built with other claims of erased customers to devices")
     watermarks = json.loads(built["stedi.inputs"])
-    windows: dict[str, Increment] = {}
+    increments: dict[str, Increment] = {}
     news: list[str] = []
     action: Action = "append"
     for read in graph.inputs(name):
         above = steps.get(read)
         if above is not None and above.action == "rebuild":
             return Step(name, "rebuild", f"{read} is rebuilt")
-        window = _window(states[read], watermarks.get(read))
-        if isinstance(window, str):
-            return Step(name, "rebuild", f"{read} {window}")
-        windows[read] = window
-        if window.rows:
-            news.append(f"{read} has {window.rows:,} new row{'s' * (window.rows > 1)}")
+        increment = _increment(states[read], watermarks.get(read))
+        if isinstance(increment, str):
+            return Step(name, "rebuild", f"{read} {increment}")
+        increments[read] = increment
+        if increment.rows:
+            news.append(f"{read} has {increment.rows:,} new row{'s' * (increment.rows > 1)}")
         elif above is not None and above.action != "none":
             news.append(f"{read} changes")
-        if (window.rows and read == _RECORDS_OF_PEOPLE) or (above is not None and above.action == "by-customer"):
+        if (increment.rows and read == _RECORDS_OF_PEOPLE) or (above is not None and above.action == "by-customer"):
             action = "by-customer"
     passed = _consent_passed(built, now)
     if passed:
         news.append(passed)
         action = "by-customer"
     if not news:
-        return Step(name, "none", "nothing has changed", windows)
-    return Step(name, action, "; ".join(news), windows)
+        return Step(name, "none", "nothing has changed", increments)
+    return Step(name, action, "; ".join(news), increments)
 
 
-def _window(state: TableState, watermark: int | None) -> Increment | str:
+def _increment(state: TableState, watermark: int | None) -> Increment | str:
     """Returns what has happened to an input since a snapshot of it, or why that cannot be followed."""
     since = None if watermark is None else state.snapshot(watermark)
     later = state.since(watermark) if since is not None else None

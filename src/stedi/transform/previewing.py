@@ -101,8 +101,8 @@ def _compare(session: BuildSession, step: Step) -> None:
         engine.materialize("fresh", f"select {names} from ({session.whole(_WHO)})")
         stale = f"select {names} from {_WHO}"
     else:
-        for read, window in step.windows.items():
-            session.look_back(read, window)
+        for read, increment in step.increments.items():
+            session.look_back(read, increment)
         IncrementalBuild(session).work_out(_WHO, session.started(_WHO))
         engine.view("fresh", f"select * from {_WHO}__fresh")
         stale = f"select * from {_WHO}__stale"
@@ -119,7 +119,7 @@ def _estimate(step: Step, graph: Dag, states: Mapping[str, TableState], share: f
         read = [(_total(state, "records"), _total(state, "files-size")) for state in inputs]
         most = _total(own, "records") or max(rows for rows, _ in read)
     else:
-        read = [(window.rows, window.bytes) for window in step.windows.values()]
+        read = [(increment.rows, increment.bytes) for increment in step.increments.values()]
         again = round(share * _total(own, "records")) if step.action == "by-customer" else 0
         # each row of a table comes from at least one row of each input
         most = max(rows for rows, _ in read) + again

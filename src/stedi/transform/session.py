@@ -55,22 +55,24 @@ class BuildSession:
         assert current is not None, "a table that was never built is rebuilt"
         return int(current.summary["stedi.started"])
 
-    def look_back(self, read: str, window: Increment, gained: Sequence[DataFile] = (), *, staged: bool = False) -> None:
+    def look_back(
+        self, read: str, increment: Increment, gained: Sequence[DataFile] = (), *, staged: bool = False
+    ) -> None:
         """Makes the state of an input at a watermark readable as `__old`, and rows added since as `__added`.
 
         Args:
             read: The input.
-            window: Its changes since then.
+            increment: Its changes since then.
             gained: Files that this build has added to it.
             staged: Whether this build has computed it; otherwise nobody has lost rows, and `__gone` is empty.
         """
-        of = (window.since.id, [s.id for s in window.appended], [file.path for file in gained], staged)
+        of = (increment.since.id, [s.id for s in increment.appended], [file.path for file in gained], staged)
         if self._looked_back.get(read) == of:  # for another table
             return
         self._looked_back[read] = of
         state = self._states[read]
-        self.engine.bind_files(f"{read}__old", self._catalog.files(state, window.since), table=read)
-        self.engine.bind_files(f"{read}__added", (*self._catalog.added(state, window.appended), *gained), table=read)
+        self.engine.bind_files(f"{read}__old", self._catalog.files(state, increment.since), table=read)
+        self.engine.bind_files(f"{read}__added", (*self._catalog.added(state, increment.appended), *gained), table=read)
         if not staged:
             self.engine.view(f"{read}__gone", "select null::varchar as customer_id where false")
 

@@ -139,10 +139,10 @@ class StagedBuild:
 
     def _is_affected(self, step: Step) -> bool:
         """Returns whether anything has happened to an input, or to the clock, now that those above are worked out."""
-        if step.action == "rebuild" or any(window.rows for window in step.windows.values()):
+        if step.action == "rebuild" or any(increment.rows for increment in step.increments.values()):
             return True
-        above = [self.staged[read] for read in step.windows if read in self.staged]
-        return any(change.added or change.removed for change in above) or step.windows.keys().isdisjoint(
+        above = [self.staged[read] for read in step.increments if read in self.staged]
+        return any(change.added or change.removed for change in above) or step.increments.keys().isdisjoint(
             self._graph_tables
         )
 
@@ -175,9 +175,9 @@ class StagedBuild:
 
     def _change(self, session: BuildSession, step: Step, changes: IncrementalBuild) -> Staged:
         engine, name, before = session.engine, step.table, self._before[step.table]
-        for read, window in step.windows.items():
+        for read, increment in step.increments.items():
             change = self.staged.get(read)
-            session.look_back(read, window, change.gained if change else (), staged=change is not None)
+            session.look_back(read, increment, change.gained if change else (), staged=change is not None)
         gains = changes.work_out(name, session.started(name))
 
         files = self._catalog.files(before)
@@ -251,13 +251,13 @@ class StagedBuild:
     def _audit(self, session: BuildSession) -> None:
         engine = session.engine
         rebuilt = {name for name, change in self.staged.items() if change.step.action == "rebuild"}
-        windows = [
-            change.step.windows["customers_landing"]
+        increments = [
+            change.step.increments["customers_landing"]
             for change in self.staged.values()
-            if "customers_landing" in change.step.windows
+            if "customers_landing" in change.step.increments
         ]
         # tables can be built from different snapshots: what landed since the oldest of them is news
-        appended = {snapshot.id: snapshot for window in windows for snapshot in window.appended}
+        appended = {snapshot.id: snapshot for increment in increments for snapshot in increment.appended}
         engine.bind_files(
             "customers_landing__news",
             self._catalog.added(self._before["customers_landing"], appended.values()),
