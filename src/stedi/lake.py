@@ -1401,9 +1401,8 @@ class Lake:
 
         self.context.refuse_copied()
         # before the locks: copies can be far away, and wrong ones change nothing
-        copies = replay.read(self.context, self.key(), destinations.expanded(s3.at(journal)).absolute())
-        with self.context.mending(*durable.ALL, progress=progress):
-            done = replay.replay(self.context, self.key(), copies, progress=progress)
+        place = destinations.expanded(s3.at(journal)).absolute()
+        done = replay.replay(self.context, self.key(), place, progress=progress)
         if done.complete:
             self.context.accept()
         return done

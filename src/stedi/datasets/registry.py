@@ -303,7 +303,7 @@ def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
         target: The folder that it is to be.
     """
     # the note of an interrupted release must not be replaced: it would never be registered
-    if unfinished(context.root):
+    if (context.root / NOTE).exists():
         finish(context, key)
     raw = (staged / "manifest.json").read_bytes()
     note = {"staged": str(staged), "target": str(target), "manifest": _digest(raw)}
@@ -337,11 +337,6 @@ def finish(context: Context, key: Key) -> None:
     # last: until then every step above is repeated, and each of them is done once only
     durable.remove(root / NOTE)
     remove_abandoned(root)
-
-
-def unfinished(root: Path) -> bool:
-    """Returns whether a release was interrupted once it was decided."""
-    return (root / NOTE).exists()
 
 
 def remove_abandoned(root: Path) -> None:

@@ -48,12 +48,7 @@ from stedi.privacy.tombstones import Tombstones
 from stedi.schema import tables
 from stedi.storage import durable, s3
 
-__all__ = ["Progress", "build_due", "erase", "preview", "unfinished"]
-
-
-def unfinished(root: Path) -> bool:
-    """Returns whether an erasure of this lake is under way, or was cut off."""
-    return (root / tombstones.PENDING).exists()
+__all__ = ["Progress", "build_due", "erase", "preview"]
 
 
 def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePreview:

@@ -10,7 +10,7 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from stedi.privacy import journal, key_change, receipts, tombstones
 from stedi.privacy.journal import Entry
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
+from stedi.storage import durable
 
 _WHOSE = (("customers_landing", "email", "registrationDate"), ("accelerometer_landing", "user", "timestamp"))
 """Landing tables, with the column that identifies a record's person and the column with its time."""
@@ -56,33 +57,22 @@ class Replay:
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """Copies of a journal, as they were read.
+def replay(context: Context, key: Key, folder: Path, *, progress: Progress = silent) -> Replay:
+    """Applies copies of a journal to a lake; the journal may be from another lake with the same key.
 
-    Attributes:
-        entries: Withdrawals and erasures, by id.
-        digests: The digests of all entries.
-        receipts: The erasures of which there is a receipt.
-    """
-
-    entries: Mapping[str, Entry]
-    digests: frozenset[str]
-    receipts: frozenset[str]
-
-
-def read(context: Context, key: Key, folder: Path) -> Copies:
-    """Reads copies of a journal; it may be from another lake with the same key.
+    They are read before anything is locked.
 
     Args:
         context: The lake.
         key: The lake's key.
         folder: The folder with the copies, or with receipts of erasures.
+        progress: Called with the current step and its share of the work.
 
     Raises:
         UsageError: There are no copies, or they are from a lake whose marks differ.
-        LakeError: An entry was not written by a lake with this key, or one is missing.
+        LakeError: An entry was not written by a lake with this key, or one is missing; nothing was changed.
     """
+    root, config = context.root, context.config
     found: dict[str, Entry] = {}
     digests = set[str]()
     kept = {entry.id: entry for entry in (_entry(receipt, key) for receipt in receipts.elsewhere(folder, key))}
@@ -100,56 +90,44 @@ def read(context: Context, key: Key, folder: Path) -> Copies:
             f"{folder}: expected entries of a lake with key.version {key.version}, found {other.version}: marks "
             f"differ; set key.version = {other.version} in lake.toml of a new lake, before anything has landed"
         )
-    return Copies(found, frozenset(digests), frozenset(kept))
-
-
-def replay(context: Context, key: Key, copies: Copies, *, progress: Progress = silent) -> Replay:
-    """Applies copies of a journal to a lake; the caller holds the locks of all commands that write.
-
-    Args:
-        context: The lake.
-        key: The lake's key.
-        copies: The copies.
-        progress: Called with the current step and its share of the work.
-    """
-    root, config, found = context.root, context.config, copies.entries
-    key_change.refuse_other(root, config.key_fingerprint)
-    landings.finish(context)
-    known = list(journal.entries(root / journal.FOLDER, key))
-    # one that somebody else has put there must not erase anybody
-    signed = (r for r in receipts.listed(root) if receipts.holds(r, key, config.lake_id))
-    own = {receipt["id"]: _entry(receipt, key) for receipt in signed}
-    own |= {entry.id: entry for entry in known if entry.what == "erasure"}
-    # before records are looked at: by the tombstones one tells who is back
-    _mend(context, key, own.values())
-    was_older = context.older() is not None
-    mine = {*own, *(entry.id for entry in known)}
-    # what has ended here is not done again, though its receipt is gone: a customer may have come back since
-    mine |= tombstones.read(root, key).ended.intersection(copies.receipts)
-    new = [entry for entry in found.values() if entry.id not in mine]
-    erased = [entry for entry in new if entry.what == "erasure"]
-    people = {person for entry in erased for person in entry.content["receipt"]["people"]}
-    back = _returned(context, key)
-    # erased once, but an older table has brought their data back
-    undone = [entry for entry in own.values() if not back.isdisjoint(entry.content["receipt"]["people"])]
-    done = erasure.repeat(context, key, [*undone, *erased], people=people | back, progress=progress)
-    for entry in [*own.values(), *found.values()]:
-        if entry.what == "erasure":
-            erasure.keep_receipt(context, key, entry.content["receipt"])
-    withdrawn = [entry for entry in new if entry.what == "withdrawal"]
-    # a restored lake has lost what its own journal still knows
-    repeated = [entry for entry in known if entry.what == "withdrawal"] if was_older else []
-    progress("land withdrawals again", None)
-    said: dict[str, set[int]] = {}
-    for entry in [*repeated, *withdrawn]:
-        for person, instants in entry.content["people"].items():
-            said.setdefault(person, set()).update(instants)
-    landed, waiting = withdrawal.repeat(context, key, said)
-    for entry in withdrawn:
-        withdrawal.keep(context, key, entry.id, entry.content["people"])
-    erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
+    with context.mending(*durable.ALL, progress=progress):
+        key_change.refuse_other(root, config.key_fingerprint)
+        landings.finish(context)
+        known = list(journal.entries(root / journal.FOLDER, key))
+        # one that somebody else has put there must not erase anybody
+        signed = (r for r in receipts.listed(root) if receipts.holds(r, key, config.lake_id))
+        own = {receipt["id"]: _entry(receipt, key) for receipt in signed}
+        own |= {entry.id: entry for entry in known if entry.what == "erasure"}
+        # before records are looked at: by the tombstones one tells who is back
+        _mend(context, key, own.values())
+        was_older = context.older() is not None
+        mine = {*own, *(entry.id for entry in known)}
+        # what has ended here is not done again, though its receipt is gone: a customer may have come back since
+        mine |= tombstones.read(root, key).ended.intersection(kept)
+        new = [entry for entry in found.values() if entry.id not in mine]
+        erased = [entry for entry in new if entry.what == "erasure"]
+        people = {person for entry in erased for person in entry.content["receipt"]["people"]}
+        back = _returned(context, key)
+        # erased once, but an older table has brought their data back
+        undone = [entry for entry in own.values() if not back.isdisjoint(entry.content["receipt"]["people"])]
+        done = erasure.repeat(context, key, [*undone, *erased], people=people | back, progress=progress)
+        for entry in [*own.values(), *found.values()]:
+            if entry.what == "erasure":
+                erasure.keep_receipt(context, key, entry.content["receipt"])
+        withdrawn = [entry for entry in new if entry.what == "withdrawal"]
+        # a restored lake has lost what its own journal still knows
+        repeated = [entry for entry in known if entry.what == "withdrawal"] if was_older else []
+        progress("land withdrawals again", None)
+        said: dict[str, set[int]] = {}
+        for entry in [*repeated, *withdrawn]:
+            for person, instants in entry.content["people"].items():
+                said.setdefault(person, set()).update(instants)
+        landed, waiting = withdrawal.repeat(context, key, said)
+        for entry in withdrawn:
+            withdrawal.keep(context, key, entry.id, entry.content["people"])
+        erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
     last = context.last_seen()
-    complete = not last or last in copies.digests or last in {entry.digest for entry in known}
+    complete = not last or last in digests or last in {entry.digest for entry in known}
     return Replay(len(found), len(new), landed, waiting, len(people | back), tuple(map(Receipt.of, done)), complete)
 
 

@@ -6,6 +6,8 @@ Each of these may also belong to a command that is alive. Its locks are waited f
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from stedi.context import Context
 from stedi.context.progress import Progress
 from stedi.errors import CommitConflict, LakeBusy
@@ -59,11 +61,8 @@ def finish_landings(context: Context) -> None:
 def finish_dead_landings(context: Context) -> None:
     """Finishes what a landing that died has left; one that is alive finishes its own."""
     if any((context.root / "pending").glob("*.json")):
-        try:
-            with context.locked("land", wait=False):
-                finish_landings(context)
-        except LakeBusy:
-            return
+        with suppress(LakeBusy), context.locked("land", wait=False):
+            finish_landings(context)
 
 
 def land_waiting_withdrawals(context: Context) -> None:

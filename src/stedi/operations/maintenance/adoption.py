@@ -126,18 +126,13 @@ def adopt(context: Context, key: Key, *, new_id: bool = False, progress: Progres
 
 def _refuse_unfinished(root: Path) -> None:
     """Refuses a folder with an interrupted command, whose state names files of the other folder."""
-    for name, what in ((tombstones.PENDING, "an erasure"), (key_change.NAME, "a key rotation")):
-        if (root / name).exists():
-            raise LakeError(_cut_off(root, what))
-    if any((root / "pending").glob("*.json")):
-        raise LakeError(_cut_off(root, "a landing"))
-
-
-def _cut_off(root: Path, what: str) -> str:
-    return (
-        f"{root}: expected a lake in which no command was under way, found {what} that was: finish it where the lake "
-        "comes from (`stedi build` does), then copy or move it again; nothing was changed"
-    )
+    notes = ((tombstones.PENDING, "an erasure"), (key_change.NAME, "a key rotation"), ("pending/*.json", "a landing"))
+    for name, what in notes:
+        if any(root.glob(name)):
+            raise LakeError(
+                f"{root}: expected a lake in which no command was under way, found {what} that was: finish it where "
+                "the lake comes from (`stedi build` does), then copy or move it again; nothing was changed"
+            )
 
 
 def _lives(home: Path, lake_id: str) -> bool:
