@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
 
 import quick
 from deliveries import customer, deliver, motion, step
@@ -27,6 +28,7 @@ from stedi.lake import Lake
 from stedi.landing import tombstone_filter
 from stedi.landing.reader import scanner
 from stedi.privacy import receipts, tombstones
+from stedi.schema.tables import NAMESPACE
 from stedi.transform import checks, session
 
 
@@ -441,10 +443,16 @@ def test_a_damaged_file_is_not_written_anew(stage: Stage) -> None:
     conserved(lake)
 
 
+@pytest.mark.parametrize("pinned", [False, True], ids=["all files now", "files of an older snapshot, too"])
 def test_the_engine_counts_who_must_remain_whatever_finds_and_removes_rows(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, pinned: bool
 ) -> None:
-    lake, _ = stage.made()
+    lake, folder = stage.made()
+    if pinned:
+        client = SqlCatalog("stedi", uri=f"sqlite:///{lake.catalog.path}")
+        with client.load_table((NAMESPACE, "accelerometer_landing")).manage_snapshots() as manage:
+            manage.create_tag(lake.catalog.table("accelerometer_landing").current.id, "theirs")  # type: ignore[union-attr]
+        lake.land(deliver(folder, "accelerometer", [motion(ANA, 200), motion(BO, 200)], "late.json"))
     before = heads(lake)
     told, found = remove.Removal._leaving, locate.SubjectRows.found
 

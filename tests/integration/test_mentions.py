@@ -18,16 +18,18 @@ import pytest
 
 import quick
 from deliveries import customer, deliver, instant, motion, step
+from effort import tries
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, erase, looked_for
 from lakes import build, conserved, records, rows
 from stedi import cli
-from stedi.erasure import contents
-from stedi.erasure.identifiers import PLAIN, Identifiers
+from stedi.erasure import contents, search
+from stedi.erasure.identifiers import PLAIN, Identifiers, is_trace
 from stedi.errors import IGNORED
 from stedi.lake import Lake
 from stedi.landing import quarantine
 from stedi.landing.quarantine import Relanded
 from stedi.privacy import tokens, tombstones
+from stedi.privacy.pseudonyms import Key
 from stedi.schema.contracts import has_unseen
 
 BRIEN = "brien@example.com"
@@ -482,6 +484,23 @@ def test_what_the_engine_takes_for_plain_is_one_plain_address() -> None:
             plain += 1
             assert tokens.is_plain(text), text
     assert plain > 100
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by name", "by mark"])
+def test_addresses_searched_together_are_told_as_each_one_is(named: bool) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    key = Key(bytes(32))
+    hits = 0
+    for _ in range(tries(200, 500, 5_000)):
+        traces = Identifiers(key, {tombstones.person(key, BRIEN)}, frozenset({BRIEN} if named else ()))
+        forms = [BRIEN.upper(), "ann@x.example", "{}", dice.choice(CONTAINING), dice.choice(MENTIONING)]
+        values = [form.format(BRIEN) for form in dice.sample(forms, dice.randrange(len(forms)))]
+        hit = any(is_trace(value, "email", traces) for value in values)
+        assert search._among(values, "email", traces) == hit, values
+        hits += hit
+    assert hits > 10
 
 
 WRAPPED: dict[str, Callable[[str], str]] = {
