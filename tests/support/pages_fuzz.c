@@ -65,20 +65,21 @@ int main(int count, char **words) {
     i64 taken = 0;
     for (i64 number = strtoll(words[2], 0, 10); number; number--) {
         i64 rows = 1 + dice(MOST), entries = 1 + dice(dice(4) ? 9 : 300), size = 0, present = 0;
-        i32 optional = (i32)dice(2), width = 0, kind = (i32)dice(3), plain = dice(2), runs = dice(2);
+        i32 optional = (i32)dice(2), width = 0, kind = (i32)dice(4), plain = dice(2), runs = dice(2);
+        u32 all = !dice(3);
         while (((u64)entries - 1) >> width) width++;
         if (!dice(20)) width = (i32)dice(33);
         u32 levels[MOST], codes[MOST];
         u8 page[16 * MOST + 600];
         for (i64 row = 0; row < rows; row++) {
-            levels[row] = row && runs && dice(9) ? levels[row - 1] : dice(4) != 0;
+            levels[row] = all || (row && runs && dice(9) ? levels[row - 1] : dice(4) != 0);
             codes[row] = row && runs && dice(9) ? codes[row - 1] : dice((u32)entries);
             present += optional ? levels[row] : 1;
         }
         if (optional) size = put_levels(levels, rows, page);
         if (plain) {
             for (i64 n = 0; n < present; n++) {
-                u32 length = kind == TEXT ? dice(6) : 8;
+                u32 length = kind == TEXT ? dice(6) : (u32)width_of(kind);
                 if (kind == TEXT) { memcpy(page + size, &length, 4); size += 4; }
                 for (; length; length--) page[size++] = (u8)dice(256);
             }

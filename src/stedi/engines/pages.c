@@ -1,8 +1,8 @@
 /* Removes rows from pages of Parquet files: encoded numbers are unpacked, filtered and packed again; values are copied
    unchanged.
 
-   Pages are of flat columns: definition levels of one bit if values can be missing, then plain values (PLAIN: 64 bits,
-   or a text preceded by its length) or dictionary indices (RLE_DICTIONARY). The rows to keep are given as ordered
+   Pages are of flat columns: definition levels of one bit if values can be missing, then plain values (PLAIN: 64 or
+   32 bits, or a text preceded by its length) or dictionary indices (RLE_DICTIONARY). The rows to keep are given as ordered
    ranges [from, to) of the row group's rows. Every function returns a negative number if a page is invalid, and never
    reads or writes outside of the memory that it was given.
 
@@ -16,7 +16,7 @@ typedef uint8_t u8;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-enum { TEXT = 0, WHOLE = 1, DOUBLE = 2 };               /* types of a column's values */
+enum { TEXT = 0, WHOLE = 1, DOUBLE = 2, DAY = 3 };      /* types of a column's values: a text, 64 bits, or 32 */
 
 #ifndef STEDI_SOURCE
 #define STEDI_SOURCE 0
@@ -30,6 +30,7 @@ typedef struct {
     const i64 *ranges; i64 ranges_count;                /* the rows to keep */
     u32 *codes, *levels;                                /* buffers for one number per row */
     i64 rows, present, values;                          /* output: kept rows; values of kept rows; values of all rows */
+    i32 decoded;                                        /* whether `codes` and `levels` are those of all rows */
 } Page;
 
 typedef struct { i64 low, high; i32 some, nan; } Bounds; /* doubles are stored by their bits */
@@ -229,14 +230,20 @@ WIDE static i64 pack(const u32 *from, i64 count, i32 width, u8 *to) {
     return out;
 }
 
-/* Reads a page's definition levels and sets *values to its number of values. Returns the offset of the values. */
+/* Reads a page's definition levels and sets *values to its number of values. Returns the offset of the values. Levels
+   are only set if a value is missing. */
 static i64 defined(Page *page, i64 *values) {
     *values = page->values = page->count;
     if (!page->optional) return 0;
     if (page->size < 4) return -1;
     u32 length;
+    u64 run;
     memcpy(&length, page->bytes, 4);
-    if (length > page->size - 4 || unpack(page->bytes + 4, length, 1, page->count, page->levels) < 0) return -1;
+    if (length > page->size - 4) return -1;
+    i64 end = number(page->bytes + 4, length < 4 ? length : 4, 0, &run);
+    if (end > 0 && end < length && !(run & 1) && (i64)(run >> 1) >= page->count && page->bytes[4 + end] == 1)
+        return 4 + (i64)length;                         /* one run: no value is missing */
+    if (unpack(page->bytes + 4, length, 1, page->count, page->levels) < 0) return -1;
     *values = 0;
     for (i64 row = 0; row < page->count; row++) *values += page->levels[row];
     page->values = *values;
@@ -252,12 +259,15 @@ WIDE static u32 most(const u32 *from, i64 count) {
 
 /* Reads a page's dictionary indices, each less than `entries`. Returns the page's number of values. */
 static i64 places(Page *page, i64 entries) {
+    if (page->decoded) return page->values;
     i64 values, at = defined(page, &values);
     if (at < 0) return -1;
     if (!values) return 0;
     if (at >= page->size || page->bytes[at] > 31) return -1;
     if (unpack(page->bytes + at + 1, page->size - at - 1, page->bytes[at], values, page->codes) < 0) return -1;
-    return most(page->codes, values) >= (u64)entries ? -1 : values;
+    if (most(page->codes, values) >= (u64)entries) return -1;
+    page->decoded = 1;
+    return values;
 }
 
 /* Sets [*from, *to) to the next range of rows to keep, counted from the page's first row. Returns 0 if none is left. */
@@ -274,9 +284,10 @@ static int next(const Page *page, i64 *range, i64 *from, i64 *to) {
 
 /* Sets each row's mark to the flag of its value's dictionary entry; 0 for a missing value. */
 i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks) {
-    if (places(page, entries) < 0) return -1;
+    i64 values = places(page, entries);
+    if (values < 0) return -1;
     for (i64 row = 0, value = 0; row < page->count; row++)
-        marks[row] = page->optional && !page->levels[row] ? 0 : flags[page->codes[value++]];
+        marks[row] = values < page->count && !page->levels[row] ? 0 : flags[page->codes[value++]];
     return 0;
 }
 
@@ -322,16 +333,16 @@ i64 stedi_ranges(const u8 *marks, i64 rows, u8 mark, i64 *ranges) {
 i64 stedi_codes(Page *page, i64 entries, u8 *used) {
     i64 values = places(page, entries), kept = 0, at = 0, row = 0;
     if (values < 0) return -1;
-    page->rows = 0;
+    page->rows = page->decoded = 0;
     for (i64 range = 0, from, to; next(page, &range, &from, &to);) {
-        if (!page->optional || values == page->count) {
+        if (values == page->count) {
             memmove(page->codes + kept, page->codes + from, (size_t)(to - from) * sizeof *page->codes);
             kept += to - from;
         } else {
             for (; row < from; row++) at += page->levels[row];
             for (; row < to; row++) if (page->levels[row]) page->codes[kept++] = page->codes[at++];
         }
-        if (page->optional)
+        if (values < page->count)
             memmove(page->levels + page->rows, page->levels + from, (size_t)(to - from) * sizeof *page->levels);
         page->rows += to - from;
     }
@@ -346,18 +357,34 @@ static i64 put_levels(const u32 *levels, i64 rows, u8 *to) {
     return 4 + length;
 }
 
+/* Writes the levels of a page's kept rows: a run of ones if the page has no level because no value is missing. */
+static i64 put_kept_levels(const Page *page, u8 *to) {
+    if (page->values < page->count) return put_levels(page->levels, page->rows, to);
+    u32 length = (u32)varint((u64)page->rows << 1, to + 4);
+    to[4 + length++] = 1;
+    memcpy(to, &length, 4);
+    return 4 + length;
+}
+
 /* Writes a page of dictionary indices, with the new index of each. Returns its size, at most
    4 + (rows / 8 + 1) * 11 for the levels, plus 1 + (values / 8 + 1) * (width + 10). */
 i64 stedi_pack(Page *page, i64 values, const u32 *renumbered, i32 width, u8 *to) {
-    i64 at = page->optional ? put_levels(page->levels, page->rows, to) : 0;
+    i64 at = page->optional ? put_kept_levels(page, to) : 0;
     for (i64 n = 0; n < values; n++) page->codes[n] = renumbered[page->codes[n]];
     to[at++] = (u8)width;
     return at + pack(page->codes, values, width, to + at);
 }
 
+/* The size of a value that is no text. */
+static i64 width_of(i32 kind) { return kind == DAY ? 4 : 8; }
+
 static void bound(Bounds *bounds, const u8 *value, i32 kind) {
     i64 bits;
-    memcpy(&bits, value, 8);
+    if (kind == DAY) {
+        i32 day;
+        memcpy(&day, value, 4);
+        bits = day;
+    } else memcpy(&bits, value, 8);
     if (kind == DOUBLE) {
         double number, low, high;
         memcpy(&number, value, 8); memcpy(&low, &bounds->low, 8); memcpy(&high, &bounds->high, 8);
@@ -373,7 +400,7 @@ static void bound(Bounds *bounds, const u8 *value, i32 kind) {
 
 /* Returns the size of the next value; -1 if it does not fit in the `left` bytes. */
 static i64 size_of(const u8 *at, i64 left, i32 kind) {
-    if (kind != TEXT) return left < 8 ? -1 : 8;
+    if (kind != TEXT) return left < width_of(kind) ? -1 : width_of(kind);
     u32 length;
     if (left < 4) return -1;
     memcpy(&length, at, 4);
@@ -383,22 +410,22 @@ static i64 size_of(const u8 *at, i64 left, i32 kind) {
 /* Writes a page of plain values with those of the rows to keep. Returns its size, at most the size of the page plus
    4 + (rows / 8 + 1) * 11. */
 i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
-    i64 values, at = defined(page, &values), row = 0, out = 0;
+    i64 values, at = defined(page, &values), row = 0, out = 0, width = width_of(kind);
     if (at < 0) return -1;
     const u8 *here = page->bytes + at, *end = page->bytes + page->size;
-    if (kind != TEXT && values > (page->size - at) / 8) return -1;
+    if (kind != TEXT && values > (page->size - at) / width) return -1;
     page->rows = page->present = 0;
     u8 *body = to + (page->optional ? 4 + (page->count / 8 + 1) * 11 : 0);
     for (i64 range = 0, from, to_row; next(page, &range, &from, &to_row);) {
         if (kind != TEXT && values == page->count) {
-            const u8 *start = page->bytes + at + 8 * from;
-            memcpy(body + out, start, (size_t)(8 * (to_row - from)));
-            for (i64 n = 0; n < to_row - from; n++) bound(bounds, start + 8 * n, kind);
-            out += 8 * (to_row - from);
+            const u8 *start = page->bytes + at + width * from;
+            memcpy(body + out, start, (size_t)(width * (to_row - from)));
+            for (i64 n = 0; n < to_row - from; n++) bound(bounds, start + width * n, kind);
+            out += width * (to_row - from);
             page->present += to_row - from;
         } else {
             for (; row < to_row; row++) {
-                if (page->optional && !page->levels[row]) continue;
+                if (values < page->count && !page->levels[row]) continue;
                 i64 size = size_of(here, end - here, kind);
                 if (size < 0) return -1;
                 if (row >= from) {
@@ -410,11 +437,11 @@ i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
                 here += size;
             }
         }
-        if (page->optional)
+        if (values < page->count)
             memmove(page->levels + page->rows, page->levels + from, (size_t)(to_row - from) * sizeof *page->levels);
         page->rows += to_row - from;
     }
-    i64 before = page->optional ? put_levels(page->levels, page->rows, to) : 0;
+    i64 before = page->optional ? put_kept_levels(page, to) : 0;
     memmove(to + before, body, (size_t)out);
     return before + out;
 }

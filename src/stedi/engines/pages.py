@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_int64
 from pathlib import Path
+from typing import Any
 
 from stedi._frozen import dataclass, field
 from stedi.engines import thrift
@@ -45,6 +46,7 @@ from stedi.engines.parquet import (
     selected_codes,
     selected_integers,
     selected_plain,
+    selected_texts,
     selected_values,
     texts_of,
 )
@@ -54,7 +56,7 @@ from stedi.storage import durable, s3
 
 _TIMES = 3
 """Memory for a file, as a multiple of its size: the file, the new file, and an uncompressed row group."""
-_FORMS = {1: "<q", 2: "<d"}
+_FORMS = {1: "<q", 2: "<d", 3: "<i"}
 _ASKED = bytes([0, 0, 1]).ljust(256, b"\0")
 """A table that translates the marks of rows: 2 to 1, and every other mark to 0."""
 _LEFT_OUT = {META[name] for name in ("bloom", "bloom_size", "size")}
@@ -104,18 +106,21 @@ def rewrite(
     if not largest:
         return (), tuple(files)
     durable.folder(folder)
-    columns = ALL_COLUMNS[table]
+    columns, free = ALL_COLUMNS[table], list[_Tools]()
 
     def one(numbered: tuple[int, DataFile]) -> DataFile | bool:
         number, file = numbered
         target = folder / f"kept-{number:05}.parquet"
         if file.bytes > most:
             return True
+        tools = free.pop() if free else _Tools()
         try:
-            return _file(file, columns, leaving, target)
+            return _file(file, columns, leaving, target, tools)
         except DAMAGED:
             target.unlink(missing_ok=True)
             return True
+        finally:
+            free.append(tools)
 
     with ThreadPoolExecutor(min(threads, most // largest)) as pool:
         done = list(pool.map(one, enumerate(files)))
@@ -129,12 +134,26 @@ def rewrite(
     return made, tuple(file for file, new in zip(files, done, strict=True) if new is True)
 
 
-def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: Path) -> DataFile | bool:
+class _Tools:
+    """What a thread uses for one file after the other: its memory would have to be cleared anew for each.
+
+    Attributes:
+        buffers: The buffers for decoded pages.
+        packer: The compressor.
+    """
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self.buffers, self.packer = Buffers(), zstandard.ZstdCompressor(1)
+
+
+def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: Path, tools: _Tools) -> DataFile | bool:
     """Rewrites a file and returns the new one; False if no row is kept."""
     source = memoryview(Path(file.path).read_bytes())
     footer = read_footer(source)
     groups: list[Struct] = []
-    made, buffers = _New(), Buffers()
+    made, buffers = _New(tools.packer), tools.buffers
     for group in row_groups(source, footer, columns):
         chunks = {column.name: group.chunk(column.name) for column in columns}
         written = _row_group(group, chunks, leaving, made, buffers)
@@ -157,15 +176,16 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
 class _New:
     """A new file that is being built in memory.
 
+    Args:
+        packer: The compressor.
+
     Attributes:
         parts: Its bytes so far.
         at: The number of bytes so far.
     """
 
-    def __init__(self) -> None:
-        import zstandard
-
-        self._packer = zstandard.ZstdCompressor(level=1)
+    def __init__(self, packer: Any) -> None:
+        self._packer = packer
         self.parts: list[bytes | memoryview] = [MAGIC]
         self.at = len(MAGIC)
         self._nulls: dict[str, int] = {}
@@ -182,7 +202,8 @@ class _New:
 
     def packed(self, body: bytes | memoryview) -> bytes:
         """Returns the compressed content of a page."""
-        return self._packer.compress(body)
+        content: bytes = self._packer.compress(body)
+        return content
 
     def note(self, chunk: Chunk, statistics: Struct, rows: int) -> None:
         """Collects the statistics of a chunk with so many rows, for the catalog."""
@@ -259,10 +280,12 @@ class _Split:
 def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, buffers: Buffers) -> tuple[bytearray, bool]:
     """Returns one byte per row of a row group: 0 if the row is kept, 1 if it is removed.
 
-    It also returns whether the dictionary has a text of `leaving`. It can have one although no row does: PyArrow writes
+    It also returns whether a dictionary has a text of `leaving`. It can have one although no row does: PyArrow writes
     a given dictionary into each row group of a file, with texts that only rows of other row groups have.
     """
     key = chunks[leaving.column]
+    if all(page.encoding == PLAIN for page in key.pages) and not leaving.moments:
+        return _plain_marks(key, leaving.texts, buffers)
     texts = key.texts()
     flags = bytearray(map(leaving.texts.__contains__, texts))
     if leaving.moments:
@@ -281,6 +304,14 @@ def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, buffers: Buffers) -> t
             at = marks.index(2, at + 1)
             marks[at] = moment in leaving.moments[text]
     return marks, True
+
+
+def _plain_marks(key: Chunk, texts: Collection[str], buffers: Buffers) -> tuple[bytearray, bool]:
+    """Returns what `_marks` does, of a column whose texts are not in a dictionary."""
+    found = selected_texts(key, buffers, RowRanges(bytearray(key.count)))
+    if len(found) != key.count:
+        raise Unsupported  # some texts are missing
+    return bytearray(text in texts for text in found), False
 
 
 class _Shortened:
@@ -429,7 +460,7 @@ class _Shortened:
             for data in self._touched:
                 if data.encoding == PLAIN:
                     selected_plain(chunk, self._buffers.page(chunk, data, self._split.leave), self._buffers, gone)
-            if not self._numbered and all(len(value) == 8 for value in told):
+            if not self._numbered and all(len(value) == struct.calcsize(form) for value in told):
                 [low], [high] = (struct.unpack(form, value) for value in told)
                 first, last = (_number(form, value) for value in (gone.low, gone.high))
                 if not gone.some or (low < first and last < high):
@@ -454,7 +485,7 @@ def _bits(marks: bytearray) -> int:
 
 def _number(form: str, bits: int) -> float:
     """Returns the number that 64 bits encode."""
-    number: float = struct.unpack(form, struct.pack("<q", bits))[0]
+    number: float = struct.unpack_from(form, struct.pack("<q", bits))[0]
     return number
 
 

@@ -3,8 +3,8 @@
 A file's bytes -> its footer, with the schema checked -> the chunk of each column in a row group -> its dictionary and
 data pages -> the values in some rows of a page. `engines.pages` rewrites files from what is read here.
 
-Only PyArrow's and DuckDB's files with flat columns of texts, 64-bit integers and doubles, and zstd are supported. In
-any other file a field, an encoding or a size is not as expected, and the functions raise.
+Only PyArrow's and DuckDB's files with flat columns of texts, 64-bit integers, doubles and dates, and zstd are
+supported. In any other file a field, an encoding or a size is not as expected, and the functions raise.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PLAIN, _PLAIN_DICTIONARY, RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 _BETWEEN, _AMONG_THEM = "\x1f", -2
 """A separator of texts, and what `pages.c` returns if a text contains it."""
 _NUMBERED = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
-_KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2)}
+_KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2), "date": (1, 3)}
 """The physical type of each column type, and its number in `pages.c`."""
 
 # Parquet's field numbers, https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
@@ -76,7 +76,7 @@ class NativePage(Structure):
     _fields_ = (
         ("bytes", c_char_p), ("size", c_int64), ("count", c_int64), ("first", c_int64), ("optional", c_int32),
         ("ranges", c_void_p), ("ranges_count", c_int64), ("codes", c_void_p), ("levels", c_void_p), ("rows", c_int64),
-        ("present", c_int64), ("values", c_int64),
+        ("present", c_int64), ("values", c_int64), ("decoded", c_int32),
     )  # fmt: skip
 
 
@@ -409,6 +409,7 @@ class Buffers:
     def __init__(self) -> None:
         self._codes, self._levels = (ctypes.c_char * 0)(), (ctypes.c_char * 0)()
         self._out = bytearray()
+        self._latest: tuple[DataPage, NativePage] | None = None
 
     def out(self, size: int) -> bytearray:
         """Returns a buffer for so many bytes; its earlier content is overwritten."""
@@ -417,8 +418,9 @@ class Buffers:
         return self._out
 
     def page(self, chunk: Chunk, data: DataPage, rows: RowRanges | None = None) -> NativePage:
-        """Returns a page as `pages.c` takes it, restricted to some rows."""
+        """Returns a page as `pages.c` takes it, restricted to some rows; pages returned earlier are no longer valid."""
         unpacked, size = data.unpacked, 4 * max(1, data.count)
+        latest = self._latest
         if len(self._codes) < size:
             self._codes, self._levels = (ctypes.c_char * size)(), (ctypes.c_char * size)()
         page = NativePage(
@@ -429,6 +431,9 @@ class Buffers:
         )
         # the structure has addresses only: what they point to must live as long as it
         page.held = self._codes, self._levels, rows
+        if latest is not None and latest[0] is data:  # its numbers are still in the buffers
+            page.decoded, page.values = latest[1].decoded, latest[1].values
+        self._latest = data, page
         return page
 
 
