@@ -27,6 +27,7 @@ from law_mutants import Wrong
 from stedi.engines import column_sums, duckdb
 from stedi.privacy import pseudonyms
 from stedi.privacy.pseudonyms import Key
+from stedi.transform import incremental
 from worlds import BASE, FUTURE
 
 EVENTS = (5, 7)
@@ -478,6 +479,7 @@ def main() -> int:
     assert key is not None, "set STEDI_PSEUDONYM_KEY to 64 hex digits"
     if options.seed % 2:
         duckdb._MANY = column_sums.MANY = 0  # sort and sum readings as in large tables
+        incremental.MANY = -1  # and name customers as if most had new readings
     with quick.folder() as folder, quick.quickened():
         slate = Slate(folder)
         try:

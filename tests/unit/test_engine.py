@@ -286,6 +286,30 @@ def test_a_person_has_one_number_in_all_views_of_many_addresses(tmp_path: Path) 
         assert [file for file in folder.iterdir() if file.suffix == ".csv"] == []
 
 
+def test_of_recognised_customers_only_those_known_have_a_pseudonym_and_all_are_told_apart(engine: DuckDB) -> None:
+    engine.recognise(
+        "select unnest(['A@a', 'a@a ', 'b@a', 'B@a', '\u03a9@a']) as address",
+        "select 'a@a' as address, 'id of a' as customer_id",
+    )
+    spelled = "select unnest(['A@a', 'a@A', 'b@a', ' B@a', '\u03c9@a', 'c@a']) as address"
+    engine.pseudonymise("people", spelled, lambda address: f"pseudonym of {address}")
+    found = {address: (customer, person) for address, customer, person in engine.rows("select * from people")}
+    assert [found[name][0] for name in ("A@a", "a@A")] == ["id of a"] * 2
+    assert not any("pseudonym" in customer for customer, _ in found.values())
+    persons = {
+        name: {found[spelling] for spelling in found if normalise(spelling) == name} for name in map(normalise, found)
+    }
+    assert [len(each) for each in persons.values()] == [1] * 4
+    assert len({person for _, person in found.values()}) == 4
+
+
+def test_pseudonyms_that_were_given_before_are_still_given(engine: DuckDB) -> None:
+    engine.pseudonymise("people", "select 'a@a' as address", str.upper)
+    engine.recognise("select 'b@a' as address", "select 'a@a' as address, 'A@A' as customer_id")
+    engine.pseudonymise("wearers", "select unnest(['a@a', 'b@a']) as address", str.upper)
+    assert sorted(engine.rows("select address, customer_id from wearers")) == [("a@a", "A@A"), ("b@a", "B@A")]
+
+
 def test_the_spellings_of_a_customer_are_found_as_rule_1_has_them(engine: DuckDB) -> None:
     most = 0x110000 if effort.NIGHTLY else 0x3000  # beyond it few letters fold, and none to what stands before it
     characters = [chr(n) for n in range(1, most) if not 0xD800 <= n <= 0xDFFF]

@@ -88,6 +88,12 @@ class Streaming(Protocol):
     def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
         """Makes a relation of rows of Python values."""
 
+    def recognise(self, addresses: str, known: str) -> None:
+        """Has `pseudonymise` give only the customers of a SELECT their pseudonyms, which are told with their addresses.
+
+        In place of other customers' pseudonyms it gives something else, the same for every spelling of an address.
+        """
+
 
 @runtime_checkable
 class Gathering(Protocol):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from stedi.engines.pages import Leaving
 
+_PERSONS = "create table if not exists persons (address varchar, customer_id varchar, person bigint)"
 _PLAIN = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL|BOOLEAN|DATE|TIME|INTERVAL)(?![A-Z]*\[)")
 """Types whose values contain no text."""
 _KEYS = 600.0
@@ -43,6 +44,8 @@ _MANY = 1_000_000
 """Rows that are worth another way of sorting them, and the import that it takes."""
 _MOST_LEAVING = 1 << 17
 """Texts that tell rows which leave, and are held as Python's values."""
+_FEW = 1_000
+"""Texts that a statement names one by one."""
 _BATCH = 1 << 14
 """Rows that are held as Python's values."""
 _SETTINGS = (
@@ -87,6 +90,7 @@ class DuckDB:
         durable.private(temporary)
         self._temporary, self._threads, self._memory = temporary, threads, settings.size(memory) or 0
         self._keys_until: float | None = None
+        self._recognised = False
         # 56 bits: a literal of this size is a positive `bigint` in every dialect
         self._mark = int.from_bytes(os.urandom(7))
         self._bound: dict[str, tuple[DataFile, ...]] = {}
@@ -202,9 +206,15 @@ class DuckDB:
             customer_id: The pseudonym of an address.
         """
         name = quoted(view)
-        self._execute("create table if not exists persons (address varchar, customer_id varchar, person bigint)")
+        self._execute(_PERSONS)
         known = "select a.address, p.customer_id, p.person from ({}) as a left join persons as p using (address)"
         self.materialize(view, known.format(sql))
+        if self._recognised:
+            if self.rows(f"select 1 from {name} where person is null limit 1"):
+                self.normal_forms(f"{view}__forms", f"select address from {name} where person is null")
+                self._recognise(f"{view}__forms")
+                self.materialize(view, known.format(f"select address from {name}"))
+            return
         # through a file: any parameter has DuckDB import pandas and Arrow, which takes half a second, and to parse
         # constants takes longer than to read a file
         told, new = self._temporary / f"told-{os.urandom(8).hex()}.csv", False
@@ -215,19 +225,60 @@ class DuckDB:
                     new = True
             if not new:
                 return
-            statement = (
-                # `dense_rank` counts persons known already, too: numbers can have gaps
-                "insert into persons select v.address, i.customer_id, coalesce(p.person, "
-                "(select count(*) from persons) + dense_rank() over (order by i.customer_id)) "
-                f"from {name} as v inner join read_csv({path_literal(str(told))}, auto_detect = false, header = false, "
+            self._number(
+                f"select v.address, i.customer_id from {name} as v "
+                f"inner join read_csv({path_literal(str(told))}, auto_detect = false, header = false, "
                 "hive_partitioning = false, columns = {place: 'bigint', customer_id: 'varchar'}) as i on "
-                "v.rowid = i.place "
-                "left join (select distinct customer_id, person from persons) as p on i.customer_id = p.customer_id"
+                "v.rowid = i.place"
             )
-            self._within_memory(lambda: self._execute(statement).fetchall())
         finally:
             told.unlink(missing_ok=True)
         self.materialize(view, known.format(f"select address from {name}"))
+
+    def recognise(self, addresses: str, known: str) -> None:
+        """Has `pseudonymise` give only some customers their pseudonyms for the rest of this session.
+
+        To compare normal forms in SQL takes less than to compute pseudonyms. In place of other customers'
+        pseudonyms it then gives something else, the same for every spelling of an address. Nothing is changed if
+        somebody has a pseudonym already.
+
+        Args:
+            addresses: A SELECT of `address`, which may repeat: most of those that will be asked for.
+            known: A SELECT of `address` and `customer_id` of the customers whose pseudonyms are needed.
+        """
+        self._execute(_PERSONS)
+        if self._recognised or self.rows("select 1 from persons limit 1"):
+            return
+        self._recognised = True
+        forms = "recognised__forms"
+        self.normal_forms(forms, f"select distinct address from ({addresses} union all select address from ({known}))")
+        self.materialize(
+            "recognised",
+            f"select f.normal, k.customer_id from ({known}) as k inner join {forms} as f on k.address = f.address",
+        )
+        self._recognise(forms)
+
+    def _recognise(self, forms: str) -> None:
+        """Names new addresses, of which the normal forms are given."""
+        self._number(
+            f"select f.address, coalesce(r.customer_id, '?' || f.normal) as customer_id from {quoted(forms)} as f "
+            "left join recognised as r on f.normal = r.normal"
+        )
+
+    def _number(self, named: str) -> None:
+        """Keeps the customers of some new addresses, and gives new customers numbers.
+
+        Args:
+            named: A SELECT of `address` and `customer_id`.
+        """
+        statement = (
+            # `dense_rank` counts persons known already, too: numbers can have gaps
+            "insert into persons select i.address, i.customer_id, coalesce(p.person, "
+            "(select count(*) from persons) + dense_rank() over (order by i.customer_id)) from "
+            f"({named}) as i left join (select distinct customer_id, person from persons) as p "
+            "on i.customer_id = p.customer_id"
+        )
+        self._within_memory(lambda: self._execute(statement).fetchall())
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
         """Stores, as `address`, the addresses of a SELECT whose normal form equals that of one in another SELECT.
@@ -259,14 +310,19 @@ class DuckDB:
     def _normalise(self, name: str, sql: str) -> None:
         """Keeps a SELECT of addresses, each once, with its normal form, which may be null in the SELECT."""
         self.materialize(f"{name}__met", f"select distinct address, normal from ({sql})")
-        self.materialize(f"{name}__told", "select null::bigint as place, null::varchar as normal where false")
-        odd = self._cursor(f"select rowid, address from {quoted(f'{name}__met')} where normal is null")
-        for batch in self._batches(odd):
+        met, told = quoted(f"{name}__met"), False
+        for batch in self._batches(self._cursor(f"select rowid, address from {met} where normal is null")):
+            if not told:
+                empty = "select null::bigint as place, null::varchar as normal where false"
+                self.materialize(f"{name}__told", empty)
+                told = True
             self._insert(f"{name}__told", [(place, normalise(address)) for place, address in batch])
+        python = f" left join {quoted(f'{name}__told')} as t on m.rowid = t.place"
         self.view(
             name,
-            f"select m.address, coalesce(m.normal, t.normal) as normal from {quoted(f'{name}__met')} as m "
-            f"left join {quoted(f'{name}__told')} as t on m.rowid = t.place",
+            f"select m.address, coalesce(m.normal, t.normal) as normal from {met} as m{python}"
+            if told
+            else f"select address, normal from {met}",
         )
 
     def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
@@ -368,6 +424,9 @@ class DuckDB:
             self.bind_files(view, (), table=table)
             return ()
         paths = ", ".join(path_literal(path) for path in given)
+        few = self.rows(f"select * from ({values}) limit {_FEW + 1}")
+        if len(few) <= _FEW:  # listed, so that row groups without them are skipped
+            values = ", ".join(sorted(literal(text) for (text,) in few if text is not None)) or "null"
         self.materialize(
             f"{view}__places",
             f"select distinct filename, {name} "

@@ -38,7 +38,7 @@ def prove_consent(
     kept: Mapping[str, Sequence[DataFile]],
     proven: Iterable[DataFile] | None,
     news: str,
-) -> None:
+) -> str:
     """Raises AuditFailed if a staged row belongs to a customer who does not consent now.
 
     Args:
@@ -51,14 +51,20 @@ def prove_consent(
         proven: The files of the published `customers_trusted`, if the proof builds on the proof of its build.
         news: A SELECT of `email`: the addresses whose customers may have changed their mind since the tables were
             built, so that the files that a table keeps have to be searched for them.
+
+    Returns:
+        A SELECT of `customer_id`: customers who are proved to have no row in any table; empty if none is known.
     """
-    suspects = ""
+    suspects = absent = ""
     if proven is None:
         consent_check.agree(engine, key, now)
     else:
         engine.bind_files("customers_trusted__proven", proven, table="customers_trusted")
         consent_check.agree(engine, key, now, "customers_trusted__proven", news)
         suspects = consent_check.among(engine, "proof__suspects")
+        if suspects:
+            agreed = "select customer_id from proof__agreed"
+            absent = f"select customer_id from proof__suspects where customer_id not in ({agreed})"
     people: list[tuple[str, str]] = []
     for name, files in new.items():
         earliest = "null::bigint"
@@ -79,6 +85,7 @@ def prove_consent(
                 f"{name}: consent proof: expected no row of a customer who does not consent, "
                 f"found rows of {count} such customers; nothing was published"
             )
+    return absent
 
 
 def check_nulls(staged: Mapping[str, Iterable[DataFile]]) -> None:
@@ -92,7 +99,12 @@ def check_nulls(staged: Mapping[str, Iterable[DataFile]]) -> None:
 
 
 def check_assertions(
-    engine: Engine, rebuilt: AbstractSet[str], changed: AbstractSet[str], files: Mapping[str, Sequence[DataFile]]
+    engine: Engine,
+    rebuilt: AbstractSet[str],
+    changed: AbstractSet[str],
+    files: Mapping[str, Sequence[DataFile]],
+    *,
+    absent: str = "",
 ) -> None:
     """Raises AuditFailed if an assertion about a staged table finds a violation.
 
@@ -102,6 +114,7 @@ def check_assertions(
         rebuilt: Tables that are new as a whole.
         changed: Tables that were changed in part.
         files: All files of each table.
+        absent: As returned by `prove_consent`: no rows of these customers have to be looked for.
     """
     checks = {check.name: check for check in tables.assertions() if check.reads & (rebuilt | changed)}
     whole = {name: check.sql for name, check in checks.items() if check.reads & rebuilt}
@@ -109,7 +122,7 @@ def check_assertions(
     if _DISTINCT in whole and isinstance(engine, Streaming) and _in_order(files["accelerometer_trusted"]):
         del whole[_DISTINCT]
     if parts:
-        relations = _scoped(engine, changed, files)
+        relations = _scoped(engine, changed, files, absent)
         parts = {name: tables.rebind(sql, relations) for name, sql in parts.items()}
     # small tables at once, large ones one after the other: each may need all the memory
     alone = [{name: sql} for name in whole for sql in _divided(engine, checks[name], files)]
@@ -143,7 +156,9 @@ def _in_order(files: Sequence[DataFile]) -> bool:
     return row_order.distinct(files)
 
 
-def _scoped(engine: Engine, changed: AbstractSet[str], files: Mapping[str, Sequence[DataFile]]) -> dict[str, str]:
+def _scoped(
+    engine: Engine, changed: AbstractSet[str], files: Mapping[str, Sequence[DataFile]], absent: str
+) -> dict[str, str]:
     """Makes the rows that a change could have broken readable; returns the relation for each table of readings."""
     affected = [
         f"select customer_id from {name}__{what}"
@@ -151,7 +166,8 @@ def _scoped(engine: Engine, changed: AbstractSet[str], files: Mapping[str, Seque
         # readings that were only added are found below, by their time
         for what in (("added", "gone") if name not in MOMENTS else ("gone",))
     ]
-    engine.materialize("audited__customers", " union ".join(affected))
+    others = f" where customer_id not in ({absent})" if absent else ""
+    engine.materialize("audited__customers", f"select customer_id from ({' union '.join(affected)}){others}")
     spans = [
         f"select min(epoch_ms({quoted(MOMENTS[name])})) as low, max(epoch_ms({quoted(MOMENTS[name])})) as high "
         f"from {name}__added where customer_id not in (select customer_id from audited__customers)"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stedi.engines import Streaming
 from stedi.engines.literals import quoted
 from stedi.schema.tables import COLUMNS, CONSENT_FROM, DUCKDB_TYPES
 from stedi.transform.session import BuildSession
@@ -22,9 +23,13 @@ MOMENTS = {
 }
 """The column with the time of a reading, for each table of readings below landing."""
 
+MANY = 1.0
+"""New readings for each record of a customer that are many: most customers have some of them."""
+_STREAMED = 1_000_000
+"""Readings that are made distinct, sorted and written at once; of more, each step takes all the memory."""
 _NO_SHARED = (
     "select null::bigint as sensorReadingTime, null::varchar as serialNumber, null::bigint as distanceFromObject, "
-    "null::bigint as matches, customer_id, person from wearers__added where false"
+    "null::bigint as matches, customer_id, person from people__claiming where false"
 )
 """What `shared_readings` is where no reading is shared: Spark and DuckDB answer it without reading anything."""
 _SHARED = "serialNumber in (select serialNumber from claims__now where claimants > 1)"
@@ -96,6 +101,7 @@ class IncrementalBuild:
 
     def _accelerometer_trusted(self, started: int) -> bool:
         engine, scope = self._engine, "accelerometer_landing__added"
+        self._recognise("accelerometer_landing__added")
         # a customer who only got another name has the same readings as before
         self._turned("customers_trusted", "accelerometer_trusted__affected")
         recomputed = "customers_trusted where customer_id in (select customer_id from accelerometer_trusted__affected)"
@@ -111,7 +117,7 @@ class IncrementalBuild:
                 f'select * from accelerometer_landing__added where "user" not in {among}',
             )
         fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers=self._wearers(scope))
-        return self._add_new("accelerometer_trusted", fresh)
+        return self._add_new("accelerometer_trusted", fresh, f'select "timestamp" as moment from {scope}')
 
     def _customers_curated(self, started: int) -> bool:
         engine, name, motions = self._engine, "customers_curated", "accelerometer_trusted__added"
@@ -141,8 +147,8 @@ class IncrementalBuild:
 
     def _step_trainer_trusted(self, started: int) -> bool:
         engine = self._engine
+        self._recognise("step_trainer_landing__added")
         self._turned("customers_curated", "owners__turned")
-        wearers = self._wearers("accelerometer_landing__added")
         serials = (
             "select serialNumber from customers_landing__added union all "
             "select serialNumber from step_trainer_landing__added"
@@ -150,7 +156,8 @@ class IncrementalBuild:
         near = self._between("sensorReadingTime", "accelerometer_landing__added", '"timestamp"')
         # late motion: readings landed before it may get an owner, or a second one, at its moments
         earlier = f"step_trainer_landing__old where true {near}"
-        if self._any(earlier):
+        late = self._any(earlier)
+        if late:
             moved = '(select "timestamp" from accelerometer_landing__added)'
             serials += f" union all select serialNumber from {earlier} and sensorReadingTime in {moved}"
         self._claims(serials)
@@ -160,15 +167,17 @@ class IncrementalBuild:
             "select distinct serialNumber from (select serialNumber, customer_id from claims__now "
             "except select serialNumber, customer_id from claims__old)",
         )
-        # new motion decides readings of the devices that its wearer shares, at that moment; of other devices a reading
-        # is its owner's or nobody's, whatever has moved
-        engine.materialize(
-            "moments__touched",
-            'select c.serialNumber, a."timestamp" as moment from accelerometer_landing__added as a '
-            f'inner join {wearers} as w on a."user" = w.address '
-            "inner join claims__now as c on w.person = c.person and c.claimants > 1 union "
-            f"select serialNumber, sensorReadingTime as moment from step_trainer_landing__added where {_SHARED}",
-        )
+        moments = f"select serialNumber, sensorReadingTime as moment from step_trainer_landing__added where {_SHARED}"
+        if late:
+            # new motion decides readings of the devices that its wearer shares, at that moment; of other devices a
+            # reading is its owner's or nobody's, whatever has moved
+            wearers = self._wearers("accelerometer_landing__added")
+            moments += (
+                ' union all select c.serialNumber, a."timestamp" from accelerometer_landing__added as a '
+                f'inner join {wearers} as w on a."user" = w.address '
+                "inner join claims__now as c on w.person = c.person and c.claimants > 1"
+            )
+        engine.materialize("moments__touched", f"select distinct serialNumber, moment from ({moments})")
         touched = self._between("sensorReadingTime", "moments__touched", "moment")
         at_moments = (
             f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__touched) {touched}"
@@ -219,7 +228,9 @@ class IncrementalBuild:
             claims="claims__now",
             people="people__claiming",
         )
-        gains = self._add_new("step_trainer_trusted", fresh)
+        read = ("step_trainer_landing__scope", "shared_readings__scope")
+        moments = " union all ".join(f"select sensorReadingTime as moment from {relation}" for relation in read)
+        gains = self._add_new("step_trainer_trusted", fresh, moments)
         # both counts are over the same readings, so their difference is that of the whole
         [(now,)] = engine.rows("select count(*) from shared_readings__scope where matches <> 1")
         [(before,)] = engine.rows("select count(*) from shared_readings__before where matches <> 1")
@@ -242,11 +253,11 @@ class IncrementalBuild:
         at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
         engine.view(f"{motions}__now", f"select * from {motions} where customer_id not in {among} {at_steps}")
         engine.view(f"{steps}__before", f"select * from {steps}__old where customer_id not in {among} {at_motions}")
-        # an empty relation yields no row: do not join it with a large one
+        # an empty relation yields no row: do not join it with a large one; nobody but the curated has steps (rule 6)
         pairs = [
             pair
             for pair, needed in (
-                (("recomputed", "recomputed"), [f"{steps}__recomputed"]),
+                (("recomputed", "recomputed"), [f"customers_curated where customer_id in {among}"]),
                 (("gained", "now"), [f"{steps}__gained"]),
                 (("before", "gained"), [f"{motions}__gained", f"{steps}__before"]),
             )
@@ -292,13 +303,30 @@ class IncrementalBuild:
         views = {"people": "people__claiming", "erased_claims": "erased_claims__claiming"}
         engine.materialize("claims__now", session.over("claims", customers_landing=records, **views))
         if self._any("customers_landing__added"):
-            engine.view(f"{records}__old", f"select email, serialNumber from customers_landing__old {among}")
+            engine.materialize(f"{records}__old", f"select email, serialNumber from customers_landing__old {among}")
             engine.materialize("claims__old", session.over("claims", customers_landing=f"{records}__old", **views))
         else:
             engine.view("claims__old", "select * from claims__now")
 
     def _any(self, relation: str) -> bool:
         return bool(self._engine.rows(f"select 1 from {relation} limit 1"))
+
+    def _recognise(self, readings: str) -> None:
+        """Prepares for many new readings, which are of most customers: none but those trusted needs a pseudonym.
+
+        All others only have to be told apart, and from these.
+        """
+        engine = self._engine
+        if isinstance(engine, Streaming):
+            [(new, records)] = engine.rows(
+                f"select (select count(*) from {readings}), (select count(*) from customers_landing)"
+            )
+            if new > MANY * records:
+                users = 'select "user" as address from accelerometer_landing__added'
+                engine.recognise(
+                    f"select email as address from customers_landing union all {users}",
+                    "select email as address, customer_id from customers_trusted",
+                )
 
     def _wearers(self, motions: str) -> str:
         """Computes the wearers of some readings, and returns their name; those of added ones once for all tables."""
@@ -380,23 +408,34 @@ class IncrementalBuild:
         engine.view(f"{table}__insert", f"select * from {table}__fresh except select * from {table}__stale")
         return self._any(f"{table}__fresh")
 
-    def _add_new(self, table: str, fresh: str) -> bool:
+    def _add_new(self, table: str, fresh: str, moments: str) -> bool:
         """Marks as new all rows of affected customers, and rows of others that the table does not have yet.
 
-        Returns whether there may be such rows.
+        Args:
+            table: The table.
+            fresh: The SELECT of the recomputed rows.
+            moments: A SELECT of `moment`, epoch milliseconds: when the readings that it reads were taken.
+
+        Returns:
+            Whether there may be such rows.
         """
         engine, moment = self._engine, MOMENTS[table]
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
+        nobody = not self._any(f"{table}__affected")
+        [(read,)] = engine.rows(f"select count(*) from ({moments})")
+        near = self._between(moment, f"({moments})", "moment", instants=True)
+        if nobody and 0 < read <= _STREAMED and not self._any(f"{table} where true {near}"):
+            # nothing is known of their time yet, as when readings arrive in its order: rows are written as computed
+            engine.view(f"{table}__insert", f"select {names} from ({fresh})")
+            return True
         engine.materialize(f"{table}__fresh", f"select {names} from ({fresh})")
         if not self._any(f"{table}__fresh"):
             engine.view(f"{table}__insert", f"select * from {table}__fresh")
             return False
-        if not self._any(f"{table}__affected"):
+        if nobody:
             near = self._between(moment, f"{table}__fresh", f"epoch_ms({quoted(moment)})", instants=True)
             known = f"select {names} from {table} where true {near}"
-            # nothing is known of a time yet when readings arrive in its order; the rows then keep their own
-            known = f" except {known}" if self._any(f"({known})") else ""
-            engine.view(f"{table}__insert", f"select * from {table}__fresh{known}")
+            engine.view(f"{table}__insert", f"select * from {table}__fresh except {known}")
             return True
         others = f"customer_id not in (select customer_id from {table}__affected)"
         engine.view(f"{table}__others", f"select * from {table}__fresh where {others}")

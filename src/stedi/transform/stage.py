@@ -270,7 +270,7 @@ class StagedBuild:
         ]
         # for the same reason the earliest start of them; the latest may be after now if the clock has gone back
         low, high = min([*starts, self._now]), max([*starts, self._now])
-        checks.prove_consent(
+        absent = checks.prove_consent(
             engine,
             self._key,
             self._now,
@@ -290,6 +290,7 @@ class StagedBuild:
                 name: self.staged[name].files if name in self.staged else self._catalog.files(self._before[name])
                 for name in self._graph_tables
             },
+            absent=absent,
         )
 
 
