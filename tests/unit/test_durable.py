@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -122,6 +123,17 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     durable.write(tmp_path / "a", b"1")
     durable.remove(tmp_path / "a")
     assert names(tmp_path) == []
+
+
+def test_locks_of_commands_are_taken_in_one_order(tmp_path: Path) -> None:
+    """Two commands that name the same ones in two orders would wait for each other forever."""
+    for first, second in itertools.combinations(durable.ALL, 2):
+        with (
+            durable.commands(tmp_path, [first, second], print),
+            pytest.raises(LakeBusy, match=f"another {first} is running"),
+            durable.commands(tmp_path, [second, first], print, wait=False),
+        ):
+            pass
 
 
 def test_a_lock_excludes_another_process(tmp_path: Path) -> None:

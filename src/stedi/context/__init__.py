@@ -28,6 +28,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.storage import config as settings
 from stedi.storage import copies, destinations, durable, s3
 from stedi.storage.config import Config
+from stedi.storage.durable import Command
 
 if TYPE_CHECKING:
     from stedi.context.runs import Observer, Run
@@ -203,7 +204,7 @@ class Context:
     @contextmanager
     def writing(
         self,
-        *commands: str,
+        *commands: Command,
         wait: bool = True,
         advice: str = durable.LATER,
         keyless: bool = False,
@@ -215,7 +216,7 @@ class Context:
         Before the block it refuses what must not be written to, finishes what was interrupted, and takes the locks.
 
         Args:
-            commands: Whose locks are held: commands of `durable.ALL`. With `land` there is no unfinished landing.
+            commands: Whose locks are held. With `land` there is no unfinished landing.
             wait: Whether to wait for other runs of them; maintenance, which holds a table for moments, is waited for.
             advice: What to do where another is running and `wait` is False, for the message.
             keyless: Whether the command does without the lake's key. Others are refused before a lock's file is made.
@@ -251,7 +252,7 @@ class Context:
         self.note_seen()
 
     @contextmanager
-    def mending(self, *commands: str, wait: bool = True, progress: Progress = silent) -> Iterator[None]:
+    def mending(self, *commands: Command, wait: bool = True, progress: Progress = silent) -> Iterator[None]:
         """Lets a command write that puts a damaged or rolled-back lake right, which `writing` refuses.
 
         Nothing but a key rotation is finished first: the rest may need what is damaged, or undo what is put right.
@@ -265,7 +266,7 @@ class Context:
 
     def locked(
         self,
-        *commands: str,
+        *commands: Command,
         wait: bool = True,
         advice: str = durable.LATER,
         progress: Progress = silent,

@@ -18,13 +18,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from stedi._frozen import dataclass
 from stedi.errors import LakeBusy, LakeError
 from stedi.storage import copies, s3
 
-ALL = ("maintain", "build", "land")
+Command = Literal["maintain", "build", "land"]
+ALL: tuple[Command, ...] = ("maintain", "build", "land")
 """The commands that write, in the order in which their locks are taken."""
 
 LATER = "try again when it has ended"
@@ -375,13 +376,13 @@ def lock(
 
 @contextmanager
 def commands(
-    root: Path, names: Collection[str], waiting: Callable[[str], None], *, wait: bool = True, advice: str = LATER
+    root: Path, names: Collection[Command], waiting: Callable[[str], None], *, wait: bool = True, advice: str = LATER
 ) -> Iterator[None]:
     """Keeps some commands from running on a lake during a block.
 
     Args:
         root: The lake's folder.
-        names: The commands, of `ALL`; their locks are taken in its order, whatever theirs.
+        names: The commands; their locks are taken in the order of `ALL`, whatever theirs.
         waiting: Called with each running command that is waited for.
         wait: Whether to wait for running ones.
         advice: As for `lock`.

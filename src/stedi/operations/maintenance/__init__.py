@@ -35,6 +35,7 @@ from stedi.operations.maintenance.report import Maintained, Maintenance, Removed
 from stedi.query import withdrawn
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, ZONES, DataFile
 from stedi.storage import durable, s3
+from stedi.storage.durable import Command
 
 __all__ = ["Maintained", "Maintenance", "Progress", "Removed", "maintain", "overdue"]
 
@@ -71,7 +72,7 @@ def maintain(
     for number, name in enumerate(names):
         progress(f"maintain {name}, {number + 1} of {len(names)}", number / len(names))
         # a build reads landing tables: it must not lose a file that it has pinned
-        writers = ("build", "land") if ALL_ZONES[name] == "landing" else ("build",)
+        writers: tuple[Command, ...] = ("build", "land") if ALL_ZONES[name] == "landing" else ("build",)
         with context.locked(*writers, progress=progress):
             done.append(work.table(name))
     with context.locked("build", "land", progress=progress):
