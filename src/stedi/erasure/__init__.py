@@ -50,6 +50,9 @@ from stedi.storage import durable, s3
 
 __all__ = ["Progress", "build_due", "erase", "preview"]
 
+_ROWS_OF_A_THREAD = 50_000_000
+"""Rows of a lake for each further thread: with fewer, threads wait for each other longer than they save."""
+
 
 def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePreview:
     """Returns what an erasure would remove; changes nothing and takes no lock, so a command at work can change it."""
@@ -560,9 +563,11 @@ def _judged(subject_rows: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign
 
 @contextmanager
 def _engine(context: Context, run: str) -> Iterator[DuckDB]:
-    temporary = durable.scratch(context.root) / run
+    temporary, config = durable.scratch(context.root) / run, context.config
+    rows = sum(state.current.total("records") for state in context.catalog.tables().values() if state.current)
+    threads = min(config.threads, 1 + rows // _ROWS_OF_A_THREAD)
     try:
-        with DuckDB.of(context.config, temporary) as engine:
+        with DuckDB(memory=config.engine_memory, threads=threads, temporary=temporary) as engine:
             yield engine
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
