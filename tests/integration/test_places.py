@@ -10,8 +10,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,7 @@ from stedi.cli import main
 from stedi.context import places
 from stedi.errors import CopiedLake, DamagedFile, LakeError
 from stedi.lake import Lake
+from stedi.operations.maintenance.adoption import Adoption
 from stedi.privacy import receipts
 from stedi.schema.tables import ZONES
 from stedi.storage import config, copies, durable
@@ -278,6 +281,20 @@ class TestACopy:
         assert (done.home, done.was) == (lake, done.lake_id)
         changed = state(lake).items() ^ before.items()
         assert all(name.startswith("runs/") for name, _ in changed), "that it was asked for is noted"
+
+    def test_is_adopted_once_by_two_at_once(self, lake: Path, tmp_path: Path) -> None:
+        copied, waits, others = shutil.copytree(lake, tmp_path / "copy"), threading.Event(), list[Future[Adoption]]()
+
+        def begun(what: str, share: float | None) -> None:
+            if not others:
+                others.append(beside.submit(Lake.adopt, copied, progress=lambda what, share: waits.set()))
+                assert waits.wait(60), "the second waits for the first"
+
+        with ThreadPoolExecutor(1) as beside:
+            first = Lake.adopt(copied, progress=begun)
+            second = others[0].result()
+        assert (second.home, second.lake_id) == (copied, first.lake_id)
+        assert [check for check in Lake.open(copied).audit(files=True) if check.violations] == []
 
     def test_in_which_an_erasure_was_cut_off_is_not_adopted(self, lake: Path, tmp_path: Path) -> None:
         shutil.copytree(lake, tmp_path / "copy")

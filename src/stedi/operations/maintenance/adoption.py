@@ -76,7 +76,7 @@ def adopt(context: Context, key: Key, *, new_id: bool = False, progress: Progres
         LakeError: It is in a bucket, a command was interrupted in it, or some of its files are missing or lie
             elsewhere; nothing that others read was changed.
     """
-    root, config = context.root, context.config
+    root = context.root
     if s3.is_remote(root):
         raise LakeError(
             f"{root}: expected a lake in a folder, found one in a bucket, whose tables belong to the original's "
@@ -84,25 +84,21 @@ def adopt(context: Context, key: Key, *, new_id: bool = False, progress: Progres
             "replay the journal there (`stedi erase --replay`)"
         )
     copies.unregister(root)
-    rows = snapshots.listed(root / "catalog.db")
-    # tables that name two folders are no copy of one lake: to adopt them would mix two lakes
-    homes = {home_of(root, table, location) for table, location in rows.items() if table in ALL_ZONES}
-    if len(homes) != 1 or not set(ZONES) <= set(rows):
-        raise LakeError(
-            f"{root}: expected a catalog of {len(ZONES)} tables of one lake, found {len(rows)} of {len(homes)}; "
-            "nothing was changed: copy it again, or run `stedi repair` in the original"
-        )
-    home = Path(homes.pop())
-    if home == root:
-        _clear(root, rows)
-        return Adoption(root, root, config.lake_id, config.lake_id, _place(config))
-    _refuse_unfinished(root)
-    own_id = _of_its_own(root, config.lake_id) if new_id or _lives(home, config.lake_id) else config.lake_id
+    if _home(root, snapshots.listed(root / "catalog.db")) == root and not (root / NOTE).exists():
+        return _done(root, root, context.config.lake_id)
     for name in durable.ALL:  # a lock file shared with the other folder would block that one, too
         lock = root / f"{name}.lock"
         if lock.exists() and lock.stat().st_nlink > 1:
             lock.unlink()
     with context.locked(*durable.ALL, progress=progress):
+        # looked at only now: another adoption may have ended while this one waited
+        config, rows = settings.read(root / "lake.toml"), snapshots.listed(root / "catalog.db")
+        home = _home(root, rows)
+        if home == root:
+            _clear(root, rows)
+            return _done(root, root, config.lake_id)
+        _refuse_unfinished(root)
+        own_id = _of_its_own(root, config.lake_id) if new_id or _lives(home, config.lake_id) else config.lake_id
         # from here on the folder is half adopted, and a repetition finds the note and what remains to be done
         durable.write(root / NOTE, json.dumps({"home": str(home)}).encode())
         made = {}
@@ -120,8 +116,29 @@ def adopt(context: Context, key: Key, *, new_id: bool = False, progress: Progres
             checksums.publish(root / ALL_ZONES[table] / table, f"metadata/{path.name}")
             hint.write(path)
         _clear(root, {table: snapshots.uri(path) for table, path in made.items()})
+    return _done(root, home, config.lake_id)
+
+
+def _home(root: Path, rows: Mapping[str, str]) -> Path:
+    """Returns the folder that the tables of a catalog name.
+
+    Raises:
+        LakeError: They name several, or some are missing.
+    """
+    # tables that name two folders are no copy of one lake: to adopt them would mix two lakes
+    homes = {home_of(root, table, location) for table, location in rows.items() if table in ALL_ZONES}
+    if len(homes) != 1 or not set(ZONES) <= set(rows):
+        raise LakeError(
+            f"{root}: expected a catalog of {len(ZONES)} tables of one lake, found {len(rows)} of {len(homes)}; "
+            "nothing was changed: copy it again, or run `stedi repair` in the original"
+        )
+    return Path(homes.pop())
+
+
+def _done(root: Path, home: Path, was: str) -> Adoption:
+    """Returns what a folder is now."""
     now = settings.read(root / "lake.toml")
-    return Adoption(root, home, now.lake_id, config.lake_id, _place(now))
+    return Adoption(root, home, now.lake_id, was, _place(now))
 
 
 def _refuse_unfinished(root: Path) -> None:
