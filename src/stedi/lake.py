@@ -485,23 +485,29 @@ class Lake:
         return Dataset.open(self._release(named).path)
 
     @_recorded("dataset note")
-    def note_dataset(self, named: str, *, model: str) -> None:
+    def note_dataset(self, named: str, *, model: str, progress: Progress = silent) -> None:
         """Records that a model was trained on a release, in one line of text.
+
+        Args:
+            named: `NAME@VERSION`, or the newest of a name.
+            model: The text.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Raises:
             UsageError: There is no such release, or the text is empty or too long.
         """
         from stedi.datasets import registry
 
-        with self.context.writing("build"):
+        with self.context.writing("build", progress=progress):
             registry.note(self.context, self._release(named), model)
 
     @_recorded("dataset delete")
-    def delete_dataset(self, named: str) -> Release:
+    def delete_dataset(self, named: str, *, progress: Progress = silent) -> Release:
         """Removes a release's folder from the lake; its subjects stay registered, so that it can still be recalled.
 
         Args:
             named: `NAME@VERSION`.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Returns:
             The release as it was. A folder outside the lake is not removed.
@@ -514,24 +520,25 @@ class Lake:
         # not the newest by default, as elsewhere: what is removed has to be named
         if "@" not in named:
             raise UsageError("the release: expected NAME@VERSION, found no version")
-        with self.context.writing("build"):
+        with self.context.writing("build", progress=progress):
             entry = self._release(named, deleted=True)
             registry.delete(self.context, entry)
         return registry.shown(entry)
 
     @_recorded("dataset recall")
-    def recall_dataset(self, named: str) -> Recall:
+    def recall_dataset(self, named: str, *, progress: Progress = silent) -> Recall:
         """Returns the signed recall of a release: the subjects that holders of a copy must drop.
 
         Args:
             named: `NAME@VERSION`; also of a deleted release.
+            progress: Called with the current step and its completed share, 0 to 1.
 
         Raises:
             UsageError: There is no such release.
         """
         from stedi.datasets import recall
 
-        with self.context.writing("build"):
+        with self.context.writing("build", progress=progress):
             entry = self._release(named, deleted=True)
             return recall.write(self.context, self.key(), entry, milliseconds(datetime.now(UTC)))
 

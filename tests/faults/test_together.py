@@ -161,12 +161,16 @@ def test_builds_at_once_build_once(slate: Slate, tmp_path: Path) -> None:
     [
         ("land", lambda lake, told: lake.land(progress=told)),
         ("land", lambda lake, told: lake.withdraw("0@x.example", progress=told)),
+        ("land", lambda lake, told: lake.quarantine().replay(progress=told)),
         ("build", lambda lake, told: lake.tag("v1", progress=told)),
+        ("build", lambda lake, told: lake.note_dataset("steps@1", model="cnn", progress=told)),
+        ("build", lambda lake, told: lake.delete_dataset("steps@1", progress=told)),
+        ("build", lambda lake, told: lake.recall_dataset("steps@1", progress=told)),
         ("build", lambda lake, told: lake.build(wait=True, progress=told)),
         ("maintain", lambda lake, told: lake.maintain(progress=told)),
         ("maintain", lambda lake, told: lake.migrate(progress=told)),
     ],
-    ids=["land", "withdraw", "tag", "build", "maintain", "migrate"],
+    ids=["land", "withdraw", "replay", "tag", "note", "delete", "recall", "build", "maintain", "migrate"],
 )
 def test_a_command_is_refused_by_what_was_cut_off_while_it_waited(
     slate: Slate, begun: str, holder: str, work: Callable[[Lake, Progress], object]

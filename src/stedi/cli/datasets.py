@@ -129,13 +129,16 @@ def show(options: argparse.Namespace) -> int:
 def note(options: argparse.Namespace) -> int:
     """Notes a model."""
     lake = open_lake(options)
-    lake.note_dataset(options.name, model=options.model)
+    with terminal.Progress() as progress:
+        lake.note_dataset(options.name, model=options.model, progress=progress)
     return _told(options, lake.release(options.name), "noted")
 
 
 def delete(options: argparse.Namespace) -> int:
     """Removes a release's folder."""
-    return _told(options, open_lake(options).delete_dataset(options.name), "deleted")
+    with terminal.Progress() as progress:
+        deleted = open_lake(options).delete_dataset(options.name, progress=progress)
+    return _told(options, deleted, "deleted")
 
 
 def refresh(options: argparse.Namespace) -> int:
@@ -186,7 +189,8 @@ def recall(options: argparse.Namespace) -> int:
     if options.file is not None:
         # before the recall is written: the registry notes each that is
         places.refuse_into_lake(options.file)
-    found = open_lake(options).recall_dataset(options.name)
+    with terminal.Progress() as progress:
+        found = open_lake(options).recall_dataset(options.name, progress=progress)
     if options.file is None:
         if wants_json(options) or terminal.width() is None:
             terminal.document(json.loads(found.raw))

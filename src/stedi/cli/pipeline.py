@@ -371,7 +371,8 @@ def quarantine(options: argparse.Namespace) -> int:
             if found.size > len(found.content):
                 terminal.say(f"the first {len(found.content):,} of {many(found.size, 'byte')}")
     elif options.replay:
-        done = quarantine.replay()
+        with terminal.Progress() as progress:
+            done = quarantine.replay(progress=progress)
         if wants_json(options):
             terminal.document({"landed": done.landed, "total": done.staying})
         else:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stedi._frozen import dataclass
 from stedi.context import Context, access, runs
+from stedi.context.progress import Progress, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal
 from stedi.errors import UsageError
@@ -170,15 +171,20 @@ class Quarantine:
             note.rows = 1
         return RawRecord(bytes(found[0][0]), int(found[0][1]))
 
-    def replay(self) -> Relanded:
+    def replay(self, *, progress: Progress = silent) -> Relanded:
         """Lands the records that the contracts accept now; records of erased customers are only removed.
+
+        Args:
+            progress: Called with what is waited for or being finished first, and its completed share, 0 to 1.
 
         Raises:
             CommitConflict: Another program keeps changing the tables.
             LakeError: The lake was rolled back; nothing was changed.
         """
         with runs.recorded(self._context, "quarantine --replay") as end:
-            with self._context.writing("land", keyless=True), journal.Commit(self._catalog) as batch:
+            writing = self._context.writing("land", keyless=True, progress=progress)
+            with writing, journal.Commit(self._catalog) as batch:
+                progress("replay the quarantine", None)
                 done = self._replay(batch)
             end(done, done.landed, "")
         return done
