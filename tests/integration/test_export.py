@@ -17,7 +17,9 @@ from deliveries import customer, deliver, motion, step
 from lakes import Slate
 from stedi import Exported, Lake, cli
 from stedi.errors import UsageError
+from stedi.report import readme
 from stedi.report.attribution import ANOTHER, Person
+from stedi.schema.feeds import CONTRACTS
 
 ANA, BO = "ana@x.example", "bo@x.example"
 FILES = [
@@ -285,3 +287,15 @@ def test_the_page_fits_a_phone_and_a_browser_finds_nothing_to_say(slate: Slate, 
         assert "<img src=x onerror=alert(1)> =cmd" in tab.run("document.body.innerText")
         ground, text = tab.run("['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])")
         assert (ground, text) == ("rgb(20, 23, 26)", "rgb(232, 234, 237)"), "the style is let in by its hash"
+
+
+@pytest.mark.parametrize("feed", CONTRACTS)
+def test_the_page_explains_each_field_of_a_feed(feed: str) -> None:
+    explained = {
+        name
+        for file, columns in readme._COLUMNS.items()
+        if file.startswith(feed)
+        for names, *_ in columns
+        for name in names.split(", ")
+    }
+    assert {field.name for field in CONTRACTS[feed].fields} <= explained
