@@ -229,10 +229,14 @@ def test_what_is_known_of_one_prefix_stays_known_when_others_land(
     with monkeypatch.context() as patch:
         patch.setattr(s3, "download", lambda path, *_, **__: pytest.fail(f"{path} was fetched again"))
         assert len(lake.land(one, f"s3://{bucket}/two", f"s3://{bucket}/three").files) == 14
+    s3.remove([s3.at(f"s3://{bucket}/two/customer/0.json")])
     sent(people(tmp_path / "last", "di@test.example"), f"{one}/last")
     lake.land(one)
-    known = remote_deliveries.SeenObjects(lake.root)
-    assert not any(path.endswith("one/customer/0.json") for path in known._seen), "what is gone is forgotten"
+    sent(people(tmp_path / "more", "ed@test.example"), f"s3://{bucket}/two/more")
+    lake.land(f"s3://{bucket}/two/**/0.json")
+    known = {name for name in remote_deliveries.SeenObjects(lake.root)._seen if name.endswith("/customer/0.json")}
+    there = ("one/later", "one/last", "two/more", "three")
+    assert known == {f"s3://{bucket}/{folder}/customer/0.json" for folder in there}, "what is gone is forgotten"
 
 
 def test_a_glob_in_a_bucket_matches_what_it_matches_in_a_folder(bucket: str, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -171,7 +173,7 @@ class SeenObjects:
         Args:
             looked_at: Objects and their SHA-256.
             listed: All objects that exist now in some locations.
-            places: These locations; a glob, whose other objects are not listed, is none.
+            places: These locations.
         """
         new = {str(found.path): (found.tag, found.size, sha256) for found, sha256 in looked_at}
         if not new:
@@ -180,9 +182,13 @@ class SeenObjects:
         old: list[Path] = []
         if len(self._parts) >= _PARTS:
             there = {str(found.path) for found in listed}
-            known = tuple(f"{place}/" for place in places)
-            # of another prefix nothing was listed: what is noted of it holds until it is
-            new = {path: s for path, s in self._seen.items() if path in there or not f"{path}/".startswith(known)}
+            asked = list(_asked(places))
+            # of another prefix, and beside a glob, nothing was listed: what is noted of it holds until it is
+            new = {
+                path: seen
+                for path, seen in self._seen.items()
+                if path in there or not any(means(path) for means in asked)
+            }
             old, self._parts = self._parts, []
         durable.folder(self._folder)
         part = self._folder / f"{run_id()}.json"
@@ -190,6 +196,17 @@ class SeenObjects:
         self._parts.append(part)
         # after the merged file is there: a crash in between leaves entries twice, which say the same
         durable.remove_all(old)
+
+
+def _asked(places: Iterable[Path]) -> Iterator[Callable[[str], bool]]:
+    """Yields for each location what tells whether it means an object; nothing for those that cannot be listed."""
+    for place in places:
+        with suppress(OSError):
+            yield partial(_means, *searched(place))
+
+
+def _means(top: S3Path, meant: Callable[[str], bool], path: str) -> bool:
+    return f"{path}/".startswith(f"{top}/") and meant(path.split("/", 3)[3])
 
 
 def _read(path: Path) -> dict[str, tuple[str, int, str]]:
@@ -269,7 +286,7 @@ class Objects:
 
     def __init__(self, root: Path, places: Sequence[Path], feed: str | None = None, avoid: Path | None = None) -> None:
         listed = list(walk(places, feed, avoid))
-        self._places = [place for place in places if _plain_part(place) == place]
+        self._places = places
         self.skipped = [item for item in listed if isinstance(item, Skipped)]
         self._arrivals = [item for item in listed if isinstance(item, Arrival)]
         self._known = SeenObjects(root) if self._arrivals else None
