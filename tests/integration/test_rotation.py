@@ -463,6 +463,17 @@ def test_a_change_of_key_that_is_decided_too_late_is_given_up(
     assert found.rotate_key().before == old.fingerprint
 
 
+def test_a_lake_that_was_open_is_told_of_a_change_that_has_not_ended(lake: Lake, tmp_path: Path) -> None:
+    new = pseudonyms.make(tmp_path / "own.key", (lake.key(),))
+    decided = key_change.PendingRotation("r", new.fingerprint, str(tmp_path / "own.key"), {}, {})
+    key_change.write(lake.root, new, decided)
+    file = lake.root / "lake.toml"
+    settings.write(settings.changed(settings.read(file), key_fingerprint=new.fingerprint), file)
+    for work in (lake.key, lambda: lake.land(tmp_path), lake.maintain, lambda: lake.tag("v1")):
+        with pytest.raises(KeyRefused, match="the key was changed meanwhile; nothing was written: run this again"):
+            work()
+
+
 def test_a_forged_note_hands_the_lake_to_nobody(
     lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

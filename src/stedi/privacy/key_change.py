@@ -75,9 +75,10 @@ def confirm(root: Path, key: Key) -> None:
 
     Args:
         root: The lake's folder.
-        key: The key that the note names.
+        key: The key that the note names; or the one before, if the lake was opened before there was a note.
 
     Raises:
+        KeyRefused: The lake has the note's key by now, and `key` is the one before it.
         LakeError: The key has not sealed the note, or does not follow the lake's.
     """
     try:
@@ -87,6 +88,10 @@ def confirm(root: Path, key: Key) -> None:
     # the settings name the old key until the tables are published, then the new one: it remembers both
     settled = config.read(root / "lake.toml").key_fingerprint
     if settled not in {each.fingerprint for each in key.every()}:
+        decided = pending(root)
+        # published since: a process that had the lake open has the key of before
+        if decided is None or decided.fingerprint == settled:
+            raise _changed(root)
         raise state.refused(NAME, "one that names a key which does not succeed the lake's key", _ADVICE)
     # lakes of version 1 wrote the note with a plain SHA-256: without a seal it is enough for them alone
     if state.is_sealed(raw) or key.version != 1:
@@ -143,4 +148,8 @@ def refuse_other(root: Path, fingerprint: str) -> None:
     """
     refuse_unfinished(root)
     if config.read(root / "lake.toml").key_fingerprint != fingerprint:
-        raise KeyRefused(f"{root}: the key was changed meanwhile; nothing was written: run this again")
+        raise _changed(root)
+
+
+def _changed(root: Path) -> KeyRefused:
+    return KeyRefused(f"{root}: the key was changed meanwhile; nothing was written: run this again")
