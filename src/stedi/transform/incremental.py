@@ -1,6 +1,6 @@
 """Incremental builds: the table's own SQL over restricted inputs computes the change.
 
-Windows of added rows -> who and what is affected -> the very same SELECT, reading only that -> rows to add, and
+Increments of the inputs -> who and what is affected -> the very same SELECT, reading only that -> rows to add, and
 customers whose rows are removed and computed again. For rows of readings this is the algebra of a join: the added rows
 of one input with the others as they are now, and the added rows of the other with the first as it was. Nothing here
 writes a file. A relation `T__old` is table T as it was at the watermark, `T__added` what it has gained since, `T__gone`
