@@ -496,7 +496,8 @@ class TestQuery:
             ("1", "expected a live snapshot of customers_trusted, found none"),
             ("1999-01-01", "has no snapshot of that time"),
             ("yesterday", "expected a tag, a snapshot id or an ISO 8601 time"),
-            ("9" * 30, "expected a live snapshot"),
+            ("9" * 19, "expected a live snapshot"),
+            ("9" * 30, "expected a tag, a snapshot id or an ISO 8601 time"),
         ],
     )
     def test_a_moment_that_is_none_is_bad_usage(self, at: str, words: str, run: Run, built: Path) -> None:
