@@ -1049,9 +1049,10 @@ class Lake:
         at = None if now is None else milliseconds(now)
         asked = self._asked(addresses, exact=exact)
         with self.context.writing("land", progress=progress):
-            done = withdrawal.withdraw(self.context, self.key(), asked, now=at, progress=progress)
+            key = self.key()
+            done = withdrawal.withdraw(self.context, key, asked, now=at, progress=progress)
         # outside the lock: it only tells what a withdrawal does not reach by itself
-        stale, named = self._releases_with(self.key(), asked), tuple(tag.name for tag in self.tags())
+        stale, named = self._releases_with(key, asked), tuple(tag.name for tag in self.tags())
         return replace(done, stale=stale, history_days=self.config.history_days, tags=named)
 
     def preview_withdrawal(self, *addresses: str | Iterable[str], exact: bool = False) -> WithdrawalPreview:

@@ -21,6 +21,7 @@ from effort import NIGHTLY
 from lakes import BELOW_LANDING, Row, contents, heads, tree, unseen
 from stedi import cli
 from stedi.catalog import Catalog
+from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
 from stedi.errors import AuditFailed, CommitConflict, KeyRefused, LakeBusy
 from stedi.lake import Lake
@@ -463,15 +464,26 @@ def test_a_change_of_key_that_is_decided_too_late_is_given_up(
     assert found.rotate_key().before == old.fingerprint
 
 
+def publish_another(lake: Lake, file: Path) -> None:
+    """Leaves the lake as a key rotation does that another process has nearly ended."""
+    new = pseudonyms.make(file, (lake.key(),))
+    key_change.write(lake.root, new, key_change.PendingRotation("r", new.fingerprint, str(file), {}, {}))
+    toml = lake.root / "lake.toml"
+    settings.write(settings.changed(settings.read(toml), key_fingerprint=new.fingerprint), toml)
+
+
 def test_a_lake_that_was_open_is_told_of_a_change_that_has_not_ended(lake: Lake, tmp_path: Path) -> None:
-    new = pseudonyms.make(tmp_path / "own.key", (lake.key(),))
-    decided = key_change.PendingRotation("r", new.fingerprint, str(tmp_path / "own.key"), {}, {})
-    key_change.write(lake.root, new, decided)
-    file = lake.root / "lake.toml"
-    settings.write(settings.changed(settings.read(file), key_fingerprint=new.fingerprint), file)
+    publish_another(lake, tmp_path / "own.key")
     for work in (lake.key, lambda: lake.land(tmp_path), lake.maintain, lambda: lake.tag("v1")):
         with pytest.raises(KeyRefused, match="the key was changed meanwhile; nothing was written: run this again"):
             work()
+
+
+def test_a_withdrawal_that_has_landed_is_not_refused_for_a_change_of_key_after_it(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Context, "note_seen", lambda context: publish_another(lake, tmp_path / "own.key"))
+    assert lake.withdraw("ada@x.example").landed == 1
 
 
 def test_a_forged_note_hands_the_lake_to_nobody(
