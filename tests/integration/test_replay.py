@@ -8,7 +8,8 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +23,14 @@ from effort import tries
 from erasing import dying
 from lakes import BELOW_LANDING, Slate, build, conserved, contents, heads, records, rows
 from stedi import cli, erasure
+from stedi.context.progress import Progress
 from stedi.errors import LakeError, UsageError
 from stedi.lake import Lake
 from stedi.privacy import journal
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
 from stedi.report import attestation
+from stedi.storage.durable import Command
 
 DAY = 86_400_000
 NOW = 1_700_000_000_000
@@ -385,6 +388,25 @@ def test_receipts_that_were_kept_elsewhere_do_where_no_journal_is_left(
     forged.write_bytes(forged.read_bytes().replace(b'"asked": 1', b'"asked": 2'))
     with pytest.raises(LakeError, match="expected a receipt"):
         lake.replay(elsewhere)
+
+
+def test_a_replay_is_complete_whatever_is_withdrawn_right_after_it(
+    slate: Slate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = slate.wiped()
+    lake.land(deliver(slate.inbox(), "customer", [record(who, NOW) for who in PEOPLE]))
+    lake.withdraw(PEOPLE[0])
+    copies = Path(shutil.copytree(lake.context.outside(), tmp_path / "copies"))
+    mending, beside = lake.context.mending, Lake.open(lake.root)
+
+    @contextmanager
+    def mended(*commands: Command, progress: Progress) -> Iterator[None]:
+        with mending(*commands, progress=progress):
+            yield
+        beside.withdraw(PEOPLE[1])
+
+    monkeypatch.setattr(lake.context, "mending", mended)
+    assert lake.replay(copies).complete
 
 
 @pytest.mark.parametrize("gone", [["tombstones"], ["receipts"], ["tombstones", "receipts"], ["older tombstones"]])

@@ -126,8 +126,9 @@ def replay(context: Context, key: Key, folder: Path, *, progress: Progress = sil
         for entry in withdrawn:
             withdrawal.keep(context, key, entry.id, entry.content["people"])
         erasure.build_due(context, key, "duckdb", now=milliseconds(datetime.now(UTC)), progress=progress)
-    last = context.last_seen()
-    complete = not last or last in digests or last in {entry.digest for entry in known}
+        # still under the locks: of what another command records later nothing here can tell
+        last = context.last_seen()
+        complete = not last or last in digests or last in {entry.digest for entry in known}
     return Replay(len(found), len(new), landed, waiting, len(people | back), tuple(map(Receipt.of, done)), complete)
 
 
