@@ -300,6 +300,30 @@ def test_a_dictionary_that_no_page_uses_goes(tmp_path: Path) -> None:
     assert not pq.read_metadata(made[0].path).row_group(0).column(2).has_dictionary_page
 
 
+@pytest.mark.parametrize("given", ["customer_id", "customerName"])
+def test_dictionaries_of_a_row_group_that_loses_no_row_lose_the_names_too_where_the_key_is_plain(
+    tmp_path: Path, given: str
+) -> None:
+    name, path = "customers_trusted", tmp_path / "a.parquet"
+    texts = {"customer_id": ["leaves", *(f"stays{row}" for row in range(19))]}
+    texts["customerName"] = [f"name of {person}" for person in texts["customer_id"]]
+    columns = [
+        texts.get(column.name, ["x"] * 20 if column.type == "string" else range(20)) for column in ALL_COLUMNS[name]
+    ]
+    table = table_of(name, columns, [False] * len(columns))
+    # PyArrow writes a given dictionary into each row group; for one with a text twice it writes plain values beside it
+    twice = texts[given] + texts[given][1:2] * (given == "customer_id")
+    values = pa.DictionaryArray.from_arrays(pa.array(range(20), pa.int32()), pa.array(twice))
+    place = table.schema.get_field_index(given)
+    table = table.set_column(place, table.schema.field(place).with_type(values.type), values)
+    pq.write_table(table, path, compression="zstd", store_schema=False, row_group_size=10, use_dictionary=[given])
+    assert "RLE_DICTIONARY" not in pq.read_metadata(path).row_group(1).column(0).encodings
+    made, taken = rewritten(name, path, Leaving("customer_id", frozenset({"leaves"})), tmp_path / "new")
+    assert taken
+    assert pq.read_table(made[0].path)["customerName"].to_pylist() == texts["customerName"][1:]
+    assert b"leaves" not in contents(Path(made[0].path))
+
+
 def test_a_row_group_without_bounds_leaves_its_file_without_them(tmp_path: Path) -> None:
     name, path, rows = "accelerometer_trusted", tmp_path / "a.parquet", 2048 * 3
     some = [1.0] * 2048 * 2 + [float("nan"), 9.0] * 1024  # DuckDB tells no bounds of a row group with this

@@ -240,11 +240,13 @@ def _row_group(
     gone = rows - marks.count(0)
     if gone == rows:
         return None
-    if not (gone or named):
-        written = [_copied(chunk, made) for chunk in chunks.values()]
-    else:
-        split = _Split(marks)
-        written = [_Shortened(chunk, buffers, split).write(made) for chunk in chunks.values()]
+    split = _Split(marks)
+    written = [
+        _Shortened(chunk, buffers, split).write(made)
+        if gone or (named and META["dictionary"] in chunk.meta)
+        else _copied(chunk, made)
+        for chunk in chunks.values()
+    ]
     new = dict(group.fields)
     metas = [chunk[CHUNK["meta"]][1] for chunk in written]
     new[GROUP["columns"]] = LIST, (STRUCT, written)
@@ -280,8 +282,8 @@ class _Split:
 def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, buffers: Buffers) -> tuple[bytearray, bool]:
     """Returns one byte per row of a row group: 0 if the row is kept, 1 if it is removed.
 
-    It also returns whether a dictionary has a text of `leaving`. It can have one although no row does: PyArrow writes
-    a given dictionary into each row group of a file, with texts that only rows of other row groups have.
+    It also returns whether dictionaries may have texts of those who left. They can although no row has any: PyArrow
+    writes a given dictionary into each row group of a file, with texts that only rows of other row groups have.
     """
     key = chunks[leaving.column]
     if all(page.encoding == PLAIN for page in key.pages) and not leaving.moments:
@@ -311,7 +313,8 @@ def _plain_marks(key: Chunk, texts: Collection[str], buffers: Buffers) -> tuple[
     found = selected_texts(key, buffers, RowRanges(bytearray(key.count)))
     if len(found) != key.count:
         raise Unsupported  # some texts are missing
-    return bytearray(text in texts for text in found), False
+    # no dictionary in use tells whether this file's dictionaries have texts of other row groups
+    return bytearray(text in texts for text in found), True
 
 
 class _Shortened:
