@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from random import Random, randrange
 
+import pytest
+
 from effort import tries
-from stedi.privacy import tokens
+from stedi.privacy import decoding, tokens
 
 
 def test_texts_are_found_by_the_places_of_a_word_that_all_have() -> None:
@@ -23,3 +25,13 @@ def test_texts_are_found_by_the_places_of_a_word_that_all_have() -> None:
         assert tokens.having(text, word, parts) == expected
         found += len(expected)
     assert found
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", ["ann@x.example", "ann%40x.example", "device-1", "YW5uQHguZXhhbXBsZQ=="])
+def test_a_text_in_wide_letters_is_read_apart_from_what_stands_before_it(text: str, encoding: str) -> None:
+    for before in (b"", b"\x01\xff", b"\x10\xbbh\x823\0", b"J\tp\0\0"):
+        raw = before + text.encode(encoding) + b"\0\xe6"
+        apart = [any(tokens.stands(read, text) for read in decoding.texts(raw, latin=latin)) for latin in (False, True)]
+        assert apart[0] == apart[1], before
+        assert apart[0] or before, encoding

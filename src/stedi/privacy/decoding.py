@@ -35,8 +35,8 @@ _SKIPPABLE = bytes(range(0x50, 0x60))
 """First bytes of zstd's skippable frames, whose magic numbers are 0x184D2A50 to 0x184D2A5F in little-endian order."""
 _MEMBERS = 10_000
 """The members of an archive that are read, at most; a megabyte of archive can list 20,000."""
-_SIGN = re.compile(rb"@\0|\0@|[%=&\\]\0+[0-9A-Za-z#\\]")
-"""What every address in UTF-16 contains: its `@`, plain or encoded."""
+_SIGN = re.compile(rb"@\0|\0@|[%=&\\]\0+[0-9A-Za-z#\\]|[\t\n\r -\xff](?:\0{3}[\t\n\r -\xff]){3}")
+"""What every address in UTF-16 contains: its `@`, plain or encoded; and four Latin characters of UTF-32."""
 # `P` of zip and 0x5D of lzma are among the skippable bytes; zlib has its method, 8, in the low four bits (RFC 1950)
 _FIRST = frozenset(bytes([n]) for n in range(256) if n in b"\x1f\x28B\xfd\xfe\xff" or n in _SKIPPABLE or n & 15 == 8)
 """How bytes begin that may be packed, or have a byte order mark."""
