@@ -27,10 +27,11 @@ from effort import at_night
 from lakes import BELOW_LANDING, KEY, REPOSITORY, Slate, build, contents, heads
 from stedi import cli
 from stedi.catalog import checksums
+from stedi.engines import column_sums, row_sums
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.spark import SparkEngine, session
 from stedi.engines.spark.dialect import in_parts, to_spark
-from stedi.engines.spark.session import _ALWAYS, JARS, _flags, catalog_settings
+from stedi.engines.spark.session import _ALWAYS, _LATER, JARS, _flags, catalog_settings
 from stedi.errors import AuditFailed, LakeError, MissingExtra
 from stedi.lake import Lake
 from stedi.privacy.pseudonyms import Key
@@ -172,10 +173,11 @@ def test_without_java_pyspark_or_jars_it_says_what_to_install(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("given", "brief", "flags"),
     [
-        ("", False, ["-XX:+UseParallelGC"]),
+        ("", False, ["-XX:+UseParallelGC", *_LATER]),
         ("", True, ["-XX:+UseParallelGC", "-XX:TieredStopAtLevel=1"]),
         ("-XX:+UseSerialGC -Da=b", True, ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Da=b"]),
         ("-XX:-TieredCompilation", True, ["-XX:+UseParallelGC", "-XX:-TieredCompilation"]),
+        ("-XX:Tier4LoadFeedback=9", False, ["-XX:+UseParallelGC", "-XX:Tier4LoadFeedback=9"]),
     ],
 )
 def test_java_has_the_flags_that_it_is_given_and_those_that_suit_the_work(
@@ -614,18 +616,65 @@ def test_a_build_of_what_has_changed_gets_nothing_but_counts_spans_and_paths(
 # consent
 
 
-def test_the_proof_finds_whom_wrong_sql_lets_in(spark: Any, slate: Slate, monkeypatch: pytest.MonkeyPatch) -> None:
+MOMENT = 'and s.sensorReadingTime = a."timestamp"'
+WRONG = {
+    "anybody": ("customers_trusted", "where consents", "", "customers_trusted: consent proof: .* rows of 1 such"),
+    "motions of anybody": (
+        "accelerometer_trusted",
+        "inner join customers_trusted as c on p.customer_id = c.customer_id",
+        "left join customers_trusted as c on p.customer_id = c.customer_id",
+        "accelerometer_trusted: consent proof: .* rows of 1 such",
+    ),
+    "motions twice": ("accelerometer_trusted", "select distinct\n        p.person", "select p.person", "are_distinct"),
+    "training lost": ("machine_learning_curated", MOMENT, f"{MOMENT} and a.x > 1", "training_rows_are_conserved"),
+    "training too much": ("machine_learning_curated", MOMENT, "", "training_rows_are_conserved"),
+}
+"""A table, what of its SQL is replaced with what, and what the audit of a build says of it."""
+
+
+@pytest.fixture(params=[10**9, 0], ids=["audited by Spark", "audited in C"])
+def audited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(column_sums, "MANY", request.param)
+    monkeypatch.setattr(checks, "_LARGE", request.param)
+    return int(request.param)
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=list(WRONG))
+def test_the_audit_finds_what_wrong_sql_makes(
+    spark: Any, slate: Slate, audited: int, wrong: tuple[str, str, str, str]
+) -> None:
+    table, found, instead, said = wrong
     lake = small(slate)
+    more = slate.inbox()
+    deliver(more, "accelerometer", [motion(), motion(x=2.0)])
+    lake.land(more)
     graph = tables.graph()
-    right = graph.selects["customers_trusted"]
-    wrong = replace(right, sql=right.sql.replace("where consents", ""))
-    assert wrong != right
-    selects = {**graph.selects, "customers_trusted": wrong}
+    right = graph.selects[table]
+    assert found in right.sql
+    selects = {**graph.selects, table: replace(right, sql=right.sql.replace(found, instead))}
     before = heads(lake)
-    with pytest.raises(AuditFailed, match=r"customers_trusted: consent proof: .* found rows of 1 such customers"):
+    with pytest.raises(AuditFailed, match=said):
         build(lake, engine="spark", graph=tables.Dag(selects))
     assert heads(lake) == before
     assert not [state.branches for state in lake.catalog.tables().values() if set(state.branches) - {"main"}]
+
+
+@pytest.mark.skipif(row_sums.library() is None, reason="no compiler")
+def test_spark_is_asked_about_the_rows_of_large_tables_only_where_c_cannot_tell(
+    spark: Any, slate: Slate, audited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, rows = list[str](), SparkEngine.rows
+
+    def noted(self: SparkEngine, sql: str) -> list[tuple[Any, ...]]:
+        asked.append(sql)
+        return rows(self, sql)
+
+    lake = small(slate)
+    monkeypatch.setattr(SparkEngine, "rows", noted)
+    build(lake, engine="spark")
+    for name in ("accelerometer_readings_are_distinct", "training_rows_are_conserved"):
+        assert any(name in sql for sql in asked) is bool(audited)
+    assert any("from accelerometer_trusted__people" in sql for sql in asked) is not bool(audited)
 
 
 def test_an_assertion_that_fails_stops_the_build(spark: Any, slate: Slate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,3 +67,30 @@ def test_of_rows_that_lie_otherwise_nothing_is_said(tmp_path: Path) -> None:
     crowd: list[Row] = [("a", 1, 0.0, float(n)) for n in range(40)]
     assert not row_order.distinct(files(tmp_path, crowd))
     assert not row_order.distinct(files(tmp_path, [("a", 1, 0.0, 0.0)], [("a", 1, -0.0, 0.0)]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_files_whose_ranges_overlap_are_told_by_their_customers(tmp_path: Path, seed: int) -> None:
+    chance = Random(seed)
+    rows = readings(chance)
+    file_of = {f"c{number}": number % 3 for number in range(9)}
+    parts = [[row for row in rows if row[0] and file_of[row[0]] == number] for number in range(3)]
+    parts = [part[: len(part) // 20 * 20] for part in parts]  # as above
+    assert row_order.distinct(files(tmp_path, *parts))
+    elsewhere, doubled = chance.sample(range(3), 2)
+    row = chance.choice(parts[doubled])
+    parts[elsewhere] = sorted([*parts[elsewhere], row], key=lambda row: row[:2])
+    assert not row_order.distinct(files(tmp_path, *parts)), "a customer is in two files"
+    parts[elsewhere].remove(row)
+    parts[doubled].insert(parts[doubled].index(row), row)
+    assert not row_order.distinct(files(tmp_path, *parts)), "a row is in a file twice"
+
+
+def test_of_too_many_customers_in_overlapping_files_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = (("a", 1, 0.0, 0.0), ("b", 1, 0.0, 0.0), ("c", 1, 0.0, 0.0))
+    overlapping = files(tmp_path, [a, c], [b])
+    assert row_order.distinct(overlapping)
+    monkeypatch.setattr(row_order, "_CUSTOMERS", 2)
+    assert not row_order.distinct(overlapping)

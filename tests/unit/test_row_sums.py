@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,6 +141,26 @@ def test_a_join_has_the_sums_of_the_rows_that_an_engine_joins(tmp_path: Path, se
         assert found[group.number][2:] == expected.get(who, (0, None, None))
     little = 3 * len(groups) * row_sums.TEXT + 6_000
     assert dict(row_sums.of_join(of_steps, of_motions, (groups, groups), little)) == found
+
+
+@pytest.mark.parametrize("seed", range(100 if NIGHTLY else 6))
+def test_a_join_has_as_many_rows_as_its_keys_and_moments_make(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    steps, motions = some_rows(random, 400), some_rows(random, 700, people=7)
+    bound = {
+        "steps": tuple(file(tmp_path / "steps", steps)),
+        "motions": tuple(file(tmp_path / "motions", motions)),
+    }
+    moved = Counter(row[:2] for row in motions)
+
+    def found(budget: int, columns: tuple[str, ...] = ("at", "n")) -> int | None:
+        sums = ColumnSums(cast(Any, None), bound, budget)
+        return sums.joined_rows("who", ("steps", columns), ("motions", "at"))
+
+    for budget in (BUDGET, 3 * 5 * row_sums.TEXT + 6_000):
+        assert found(budget) == sum(moved[row[:2]] for row in steps)
+    assert found(row_sums.TEXT) is None, "no memory for the texts"
+    assert found(BUDGET, ("at", "none")) is None, "no such column"
 
 
 def test_pairs_of_texts_are_keys_of_their_own(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from stedi.engines.literals import quoted
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage.config import Config
+
+if TYPE_CHECKING:
+    from stedi.engines.column_sums import ColumnSums
 
 Name = Literal["duckdb", "spark"]
 """The engines by name."""
@@ -93,6 +96,14 @@ class Streaming(Protocol):
 
         In place of other customers' pseudonyms it gives something else, the same for every spelling of an address.
         """
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """A further operation of an engine whose files this process can read: sums of rows without a SELECT."""
+
+    def column_sums(self, table: str) -> ColumnSums | None:
+        """Returns the sums of bound files; None if the table is small, files are elsewhere, or no library is there."""
 
 
 @runtime_checkable

@@ -101,6 +101,28 @@ class ColumnSums:
         """
         return self._stored(view, {"who": "bigint"}, lambda: self._of_join(steps, motions))
 
+    def joined_rows(self, by: str, steps: tuple[str, Sequence[str]], motions: tuple[str, str]) -> int | None:
+        """Returns how many rows two bound tables have if they are joined on a text and a moment; None if it is unknown.
+
+        Args:
+            by: The text column of both.
+            steps: A table, its moment and another of its columns.
+            motions: A table and its moment.
+        """
+
+        def rows(table: str, *columns: str) -> Iterator[Rows]:
+            return row_sums.read(self._files[table], [by], columns)
+
+        try:
+            sizes = row_sums.sizes(rows(steps[0], steps[1][0]))
+            groups = {key: Group(number, None, size) for number, (key, size) in enumerate(sizes.items())}
+            found = row_sums.of_join(
+                lambda: rows(steps[0], *steps[1]), lambda: rows(*motions), (groups, groups), self._budget
+            )
+            return sum(counted for _, (_, _, counted, _, _) in found)
+        except Otherwise:
+            return None
+
     def _of_distinct(self, table: str, by: str, columns: Sequence[str], groups: str) -> Iterator[tuple[object, ...]]:
         of = {
             text: _group(number, None if since is None else since // 1000, rows)

@@ -1,14 +1,15 @@
 """Checks from the order of rows whether readings are distinct: in sorted rows, equal rows are neighbours.
 
-A build writes each customer's readings together, in the order of time, and the ranges of files do not overlap. So only
-the rows of one customer and moment are compared with each other, also across the boundaries of row groups and files.
-Nothing is sorted or hashed. If the rows are in another order, the result is False, and another check is needed.
+A build writes each customer's readings together, in the order of time. The ranges of files do not overlap, or (Spark
+divides customers by a hash) each customer is in one file. So only the rows of one customer and moment are compared with
+each other, also across the boundaries of row groups and files. No row is sorted or hashed. If the rows are in another
+order, the result is False, and another check is needed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from stedi.storage import s3
 
 _MOST = 16
 """The largest number of rows of one customer and moment; if there are more, another check is needed."""
+_CUSTOMERS = 2_000_000
+"""The most customers that are compared across files whose ranges overlap."""
 
 
 class _Ends(NamedTuple):
@@ -50,14 +53,38 @@ def distinct(files: Iterable[DataFile]) -> bool:
     _native.release_memory()
     if None in found:
         return False
-    ends = sorted(end for of_file in found if of_file for end in of_file)
-    for before, after in pairwise(ends):
+    ends = [of_file for of_file in found if of_file]
+    return _apart([end for of_file in ends for end in of_file]) or (all(map(_apart, ends)) and _disjoint(paths))
+
+
+def _apart(ends: Iterable[_Ends]) -> bool:
+    """Returns whether row groups, put in order, do not overlap and no row is in two of them."""
+    for before, after in pairwise(sorted(ends)):
         if before.last > after.first:
             return False
         # a run that fills a row group may go on in the one after the next, whose rows are not compared with it
         if before.last == after.first and (before.whole or after.whole or before.closing & after.opening):
             return False
     return True
+
+
+def _disjoint(paths: Sequence[str]) -> bool:
+    """Returns whether no customer is in two files; false if there are too many customers to tell."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    customers: list[pa.Array] = []
+    for path in paths:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            name = file.schema_arrow.names[0]
+        with pq.ParquetFile(path, memory_map=True, read_dictionary=[name]) as file:
+            # a dictionary can also have texts that no row has: then two files seem to share a customer
+            texts = [chunk.dictionary for chunk in file.read([name], use_threads=False).column(0).chunks]
+        customers.append(pc.unique(pa.chunked_array(texts)))
+        if sum(map(len, customers)) > _CUSTOMERS:
+            return False
+    return bool(pc.count_distinct(pa.chunked_array(customers)).as_py() == sum(map(len, customers)))
 
 
 def _ends(path: str) -> list[_Ends] | None:

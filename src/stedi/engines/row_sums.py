@@ -11,6 +11,7 @@ types, damaged pages, rows that the engine counts otherwise, and more texts than
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from ctypes import Array, Structure, addressof, c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
@@ -161,6 +162,15 @@ def from_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Rows]:
             raise Otherwise
         coded = key.dictionary_encode()
         yield Rows(coded.indices, coded.dictionary.to_pylist(), columns)
+
+
+def sizes(rows: Iterable[Rows]) -> dict[Any, int]:
+    """Returns the number of rows of each key."""
+    found = Counter[Any]()
+    for some in rows:
+        for counted in some.codes.value_counts().to_pylist():
+            found[some.keys[counted["values"]]] += counted["counts"]
+    return dict(found)
 
 
 def by_key(rows: Iterable[Rows], budget: int) -> Iterator[tuple[Any, Sum]]:

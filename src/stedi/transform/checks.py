@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stedi.engines import Engine, Streaming
+from stedi.engines import Columnar, Engine, Streaming
 from stedi.engines.literals import literal, quoted
 from stedi.errors import AuditFailed
 from stedi.privacy.pseudonyms import Key
@@ -23,7 +23,10 @@ from stedi.transform.session import WITHIN, divided
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-_DISTINCT = "accelerometer_readings_are_distinct"
+    from stedi.engines.column_sums import ColumnSums
+
+_MOTIONS, _STEPS, _LEARNED = "accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated"
+_DISTINCT, _CONSERVED = "accelerometer_readings_are_distinct", "training_rows_are_conserved"
 _LARGE = 1_000_000
 """Rows of which the SQL costs more than importing what reads them in order."""
 
@@ -74,7 +77,11 @@ def prove_consent(
         sql = f"select customer_id, {earliest} as earliest from {{}} group by customer_id"
         if files:
             engine.bind_files(f"{name}__new", files, table=name)
-            people.append((name, sql.format(f"{name}__new")))
+            of = f"{name}__new"
+            sums = None if since_consent or name not in MOMENTS else _sums(engine, of)
+            if sums and sums.of_texts(f"{name}__people", of, ["customer_id"], [MOMENTS[name]]):
+                of = f"{name}__people"
+            people.append((name, sql.format(of)))
         if kept[name] and suspects:
             engine.bind_files(f"{name}__kept", kept[name], table=name)
             people.append((name, sql.format(f"{name}__kept where customer_id in ({suspects})")))
@@ -119,8 +126,11 @@ def check_assertions(
     checks = {check.name: check for check in tables.assertions() if check.reads & (rebuilt | changed)}
     whole = {name: check.sql for name, check in checks.items() if check.reads & rebuilt}
     parts = {name: check.sql for name, check in checks.items() if name not in whole}
-    if _DISTINCT in whole and isinstance(engine, Streaming) and _in_order(files["accelerometer_trusted"]):
+    sums = _sums(engine, _MOTIONS)
+    if _DISTINCT in whole and (sums or isinstance(engine, Streaming)) and _in_order(files[_MOTIONS]):
         del whole[_DISTINCT]
+    if _CONSERVED in whole and sums and _conserved(sums, files[_LEARNED]):
+        del whole[_CONSERVED]
     if parts:
         relations = _scoped(engine, changed, files, absent)
         parts = {name: tables.rebind(sql, relations) for name, sql in parts.items()}
@@ -145,6 +155,18 @@ def _divided(engine: Engine, check: Model, files: Mapping[str, Sequence[DataFile
         return [check.sql]
     of = max(sum(file.rows for file in files.get(name, ())) for name in check.reads)
     return [tables.rebind(check.sql, relations) for relations in divided(engine, sorted(check.reads), of)]
+
+
+def _sums(engine: Engine, table: str) -> ColumnSums | None:
+    """Returns the sums of a large table in C, if the engine takes longer and its files are here."""
+    return engine.column_sums(table) if isinstance(engine, Columnar) and not isinstance(engine, Streaming) else None
+
+
+def _conserved(sums: ColumnSums, training: Iterable[DataFile]) -> bool:
+    """Returns whether there are as many training rows as steps joined with motions; false if it is unknown."""
+    steps = (MOMENTS[_STEPS], "distanceFromObject")
+    due = sums.joined_rows("customer_id", (_STEPS, steps), (_MOTIONS, MOMENTS[_MOTIONS]))
+    return due == sum(file.rows for file in training)
 
 
 def _in_order(files: Sequence[DataFile]) -> bool:

@@ -13,12 +13,11 @@ read the rows that count from the published tables if the sums agree, and from t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from stedi.audit.proof import expected, violations
 from stedi.audit.proof.as_of import AsOf
 from stedi.audit.proof.expected import Claimants
-from stedi.engines import Engine
+from stedi.engines import Columnar, Engine
 from stedi.engines.column_sums import ColumnSums, Joined
 from stedi.schema.tables import COLUMNS
 
@@ -38,14 +37,6 @@ _DUE = (
 _PARTNERED = (
     "select count(*) as n from due_steps where (person, moment) in (select person, moment from counted_motions)"
 )
-
-
-@runtime_checkable
-class Columnar(Protocol):
-    """A method of an engine that can also sum rows of bound files without a SELECT."""
-
-    def column_sums(self, table: str) -> ColumnSums | None:
-        """Returns the sums of bound files; None if the table is small or no library is there."""
 
 
 def work_out(engine: Engine, base: AsOf, further: Claimants | None, *, training: bool) -> tuple[str, ...]:
