@@ -16,7 +16,7 @@ import stedi
 SOURCE = Path(stedi.__file__).parent
 
 FLOORS = (
-    ("_frozen", "errors", "_native", "_startup", "_version"),
+    ("_frozen", "errors", "_native", "_regex", "_startup", "_version"),
     ("schema",),
     ("storage",),
     ("privacy",),

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from stedi._frozen import dataclass, field, replace
+from stedi._regex import compile_possessive
 
 Member = tuple[str, object]
 """Name and value of an object's member; the value is None unless it is a text or a number."""
@@ -24,7 +25,7 @@ Tells = Callable[[str], bool]
 """Says something of a text."""
 
 # possessive quantifiers: a missing quote or an unknown character costs one pass, never a search for other matches
-_TOKEN = re.compile(r'([ \t\r\n]*+)("(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]+)', re.DOTALL)
+_TOKEN = compile_possessive(r'([ \t\r\n]*+)("(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]+)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _DEEPEST = 200

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stedi._regex import compile_possessive
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import Key
 from stedi.storage import config, durable, s3
@@ -32,7 +33,7 @@ _DEPTH = 32
 """The deepest nesting of a state file; the lake's own have 6 levels at most."""
 _LARGEST = 1 << 30
 """The largest state file, bytes: tombstones of ten million moments are 350 MB."""
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_TOKEN = compile_possessive(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 """A string, so that brackets in it do not count, or a bracket."""
 
 

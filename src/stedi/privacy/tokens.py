@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice, pairwise, product
 
+from stedi._regex import compile_possessive
 from stedi.privacy import decoding
 from stedi.privacy.addresses import complaint
 from stedi.schema.contracts import unseen
@@ -51,7 +52,7 @@ _TIED_IN_NAME = re.compile(r"\.?([^\x00-\x7f])")
 _RUN = rf"\w.+%'&!#$*^~`|=/?{{}}\-{_OTHER}"
 # the domain is only looked at, not taken: in `a@b@c`, it is also the part before the next `@`
 _ADDRESS = re.compile(rf"(?<![{_RUN}])([{_RUN}]++)(?=@([\w.\-{_OTHER}]*+))")
-_SIMPLE = re.compile(r"\w++(?:[.+%-]\w++)*+")
+_SIMPLE = compile_possessive(r"\w++(?:[.+%-]\w++)*+")
 """The part before an `@` that can be read in one way only, as most can."""
 _CUT = re.compile(r"[_-]|\.(?=\d)")
 """Where an address in a file's name may end."""
@@ -75,7 +76,7 @@ _BROKEN = re.compile(r'"[^"\s@]{0,320}(?:@[^"\s]{0,320})?\\(?:[tnr]|u00(?:09|0[a
 """A quoted string with an `@` that an escaped tab or line break divides: without the break it can be an address."""
 _BREAK = re.compile(r"\\(?:[tnr]|u00(?:09|0[aAdD]))")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_WORD = re.compile(r"\w++(?:-\w++)*+")
+_WORD = compile_possessive(r"\w++(?:-\w++)*+")
 FEW = 16
 """So many texts are faster looked for one by one than among all words of a text."""
 _LEVELS = 3

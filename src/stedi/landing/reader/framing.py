@@ -12,6 +12,7 @@ from codecs import utf_8_decode
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from stedi._regex import compile_possessive
 from stedi.landing.reader.model import Limits, Members, ParsedRecord, Reject
 from stedi.landing.reader.parsing import MARGIN, depth, has_lone_surrogate, scan, scan_or_fail
 from stedi.landing.reader.pieces import WHOLE, Piece
@@ -19,7 +20,7 @@ from stedi.landing.reader.recovery import LOOKAHEAD, Ending, Extent, Skipper, be
 from stedi.landing.reader.scanner import line_breaks
 from stedi.schema.contracts import Reason
 
-BETWEEN = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
+BETWEEN = compile_possessive(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+")
 """What may be between records, besides brackets of arrays."""
 
 _PIECE = 1 << 14

@@ -12,6 +12,7 @@ import struct
 from functools import cache
 
 from stedi._frozen import dataclass
+from stedi._regex import compile_possessive
 from stedi.landing.reader.model import RECORD_BYTES
 from stedi.schema.contracts import Contract, Field, Kind
 
@@ -129,19 +130,19 @@ def run_pattern(layout: RecordPattern) -> re.Pattern[bytes]:
 
     Strings may hold any bytes beyond ASCII: whether they are UTF-8 is still to be checked.
     """
-    return re.compile(rb"(?:" + _record_pattern(layout) + rb"[ \t\r\n,]*+)*+")
+    return compile_possessive(rb"(?:" + _record_pattern(layout) + rb"[ \t\r\n,]*+)*+")
 
 
 @cache
 def lines_run_pattern(layout: RecordPattern) -> re.Pattern[bytes]:
     """Returns a pattern that takes as many lines as are clean records; strings as in `run_pattern`."""
-    return re.compile(rb"(?:" + _compact_pattern(layout) + rb"\r?\n)*+")
+    return compile_possessive(rb"(?:" + _compact_pattern(layout) + rb"\r?\n)*+")
 
 
 @cache
 def record_pattern(layout: RecordPattern) -> re.Pattern[bytes]:
     """Returns the pattern of one record as `run_pattern` takes it."""
-    return re.compile(_record_pattern(layout))
+    return compile_possessive(_record_pattern(layout))
 
 
 @cache

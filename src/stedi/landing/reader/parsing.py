@@ -13,6 +13,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined] # typeshed lac
 from typing import Any, cast
 
 from stedi._frozen import dataclass
+from stedi._regex import compile_possessive
 from stedi.landing.reader.model import Huge, Limits
 from stedi.schema.contracts import Reason
 
@@ -26,7 +27,7 @@ _LONGEST_INTEGER = 400
 _HUGE = Huge()
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_BRACKET = compile_possessive(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ import re
 from typing import BinaryIO
 
 from stedi._frozen import dataclass
+from stedi._regex import compile_possessive
 
 _LOOK = 1 << 16
 """How many bytes to search for the start of a piece; a text of longer records has fewer pieces."""
 
-_ARRAY = re.compile(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+\[")
+_ARRAY = compile_possessive(rb"(?:[ \t\r\n,]|\xef\xbb\xbf)*+\[")
 _BEHIND = (re.compile(rb'\}(?=\r?\n\{[ \t]*+")'), re.compile(rb'\}(?=[ \t\r\n,]*+\{[ \t\r\n]*+")'))
 """The end of a record that another follows: the first pattern is certain for lines, the second likely for others."""
 

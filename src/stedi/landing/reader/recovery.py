@@ -11,14 +11,17 @@ import re
 from enum import Enum
 
 from stedi._frozen import dataclass, field
+from stedi._regex import compile_possessive
 
 _SPACE = b" \t\r\n"
 _AFTER_STRING = b" \t\r\n:,}]"
 # possessive (`++`, `*+`): what a record of hostile text costs must not grow with its square
-_TOKEN = re.compile(rb"""[ \t\r\n]*+("[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(")?+|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]++)""")
+_TOKEN = compile_possessive(
+    rb"""[ \t\r\n]*+("[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(")?+|[{}\[\]:,]|[^ \t\r\n{}\[\]:,"]++)"""
+)
 _GARBAGE_END = re.compile(rb'\n|\{(?=[ \t\r\n]*+")')
-_PLAIN_RUN = re.compile(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+")*+')
-_STRING_REST = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+')
+_PLAIN_RUN = compile_possessive(rb'(?:[^{}\[\]"]++|"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+")*+')
+_STRING_REST = compile_possessive(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+')
 
 LOOKAHEAD = 64
 """How far behind a place the text must be there to judge the place."""
