@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import AnyStr
 
-_IS_WRONG = re.compile(r"(?:ab?c)*+").match("acab").end() != 2  # type: ignore[union-attr] # it matches even nothing
+_IS_WRONG = re.sub(r"(?:ab?c)*+", "", "acab", count=1) != "ab"
 _PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!>]|<[=!]|P<\w+>))?|\)(?:([*+?]|\{[\d,]*\})\+)?", re.S)
 """What a rewriting has to know of: escapes and classes, which may hold parentheses, and where groups begin and end."""
 
