@@ -79,6 +79,14 @@ class Shape:
         """Whether it is usable and no member is unknown."""
         return self.usable and not self.unknown
 
+    def unknown_texts(self, raw: bytes) -> tuple[str, ...]:
+        """Returns the unknown members' values as a record's text has them; empty if its shape does not tell."""
+        # an escape could be in a name
+        if self.scalars is None or b"\\" in raw:
+            return ()
+        match = self.scalars.fullmatch(_on_one_line(raw).decode())
+        return match.groups() if match else ()
+
 
 class Conformer:
     """Fits the records of one file to a contract.
@@ -163,11 +171,13 @@ class Conformer:
         else:
             # The text as delivered is clean; an escape in it could be in a name.
             if shape.spelled and b"\\" not in raw:
-                line = raw if b"\n" not in raw and b"\r" not in raw else raw.translate(None, b"\r\n")
+                line = _on_one_line(raw)
                 if not shape.unknown:
                     return line
-                if shape.scalars and (match := shape.scalars.fullmatch(line.decode())):
-                    return self._with_extra(members, line, shape, match.groups())
+                if values := shape.unknown_texts(raw):
+                    self._count(members, dict.fromkeys(shape.unknown, ""))
+                    extra = encode_basestring(_object(members, shape.unknown, values))
+                    return b'%s,"_extra":%s}' % (line[:-1], extra.encode())
         return self._written(members, raw, shape)
 
     def fit(self, members: Members, raw: bytes) -> Fitted | Reason:
@@ -196,12 +206,6 @@ class Conformer:
                 elif isinstance(written := checked(members[place][1], field), Reason):
                     found[field.name] = (written, _look(members[place][1], field))
         return found
-
-    def _with_extra(self, members: Members, line: bytes, shape: Shape, values: tuple[str, ...]) -> bytes:
-        """Adds the members that are not in the contract to a complete line."""
-        self._count(members, dict.fromkeys(shape.unknown, ""))
-        extra = ",".join([f'"{members[i][0]}":{value}' for i, value in zip(shape.unknown, values, strict=True)])
-        return b'%s,"_extra":%s}' % (line[:-1], encode_basestring(f"{{{extra}}}").encode())
 
     def _written(self, members: Members, raw: bytes, shape: Shape) -> bytes | Reason:
         """Fits a record that may stray from the contract."""
@@ -245,6 +249,8 @@ class Conformer:
         self.units.update((name, unit, False) for name, unit in units.items())
         self._count(members, aside)
         # Cut from the text: a parsed number may have lost digits.
+        if len(aside) == len(shape.unknown) and (values := shape.unknown_texts(raw)):
+            return texts, _object(members, shape.unknown, values)
         found = member_texts(raw.decode())
         return texts, "{" + ",".join(f"{found[i][0]}:{found[i][1]}" for i in sorted(aside)) + "}"
 
@@ -323,6 +329,15 @@ def _number(value: object) -> str | Reason:
         return repr(float(value))
     except OverflowError:
         return Reason.OUT_OF_RANGE
+
+
+def _on_one_line(raw: bytes) -> bytes:
+    return raw if b"\n" not in raw and b"\r" not in raw else raw.translate(None, b"\r\n")
+
+
+def _object(members: Members, places: tuple[int, ...], values: tuple[str, ...]) -> str:
+    """Returns some members, whose names have no escapes, as an object with these values."""
+    return "{" + ",".join([f'"{members[i][0]}":{value}' for i, value in zip(places, values, strict=True)]) + "}"
 
 
 def _means(name: str, field: Field) -> bool:
