@@ -527,6 +527,46 @@ def test_a_dataset_applies_a_recall_and_is_read_anew(copy: Path) -> None:
     assert found.verify().holds
 
 
+@pytest.mark.parametrize("by", ["link", "."])
+def test_whatever_names_a_copy_its_people_leave_the_folder_itself(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
+    """By a link, the link was exchanged for a new copy, and the people stayed in the folder that it had led to."""
+    (tmp_path / "links").mkdir()
+    link, file = tmp_path / "links" / "copy", recall(copy, FIRST)
+    link.symlink_to(copy)
+    if by == ".":
+        monkeypatch.chdir(copy)
+    assert cli.main(["dataset", "apply-recall", str(link) if by == "link" else by, str(file)]) == 0
+    assert "1 subject dropped" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert FIRST not in people(copy)
+    assert verify(copy).dropped == (FIRST,)
+    assert verify(link).holds
+    assert os.path.samefile(link, copy)
+    assert [path.name for path in link.parent.iterdir()] == [link.name]
+    assert not list(copy.parent.glob(".*"))
+
+
+def test_a_dataset_of_the_current_folder_is_read_anew(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy)
+    found = Dataset.open(".")
+    assert found.apply_recall(recall(copy, FIRST)).dropped == (FIRST,)
+    assert FIRST not in found.arrow("train").column("subject").to_pylist()
+
+
+def test_an_erasure_takes_people_out_of_a_release_that_a_link_leads_to(slate: Slate, tmp_path: Path) -> None:
+    """Only the link was replaced: whom the lake said it had erased stood on the other disk for ever."""
+    lake = slate.made(world)
+    place = Path(lake.create_dataset("steps").path)
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    before = people(place)
+    lake.erase(CUSTOMERS[1])
+    assert len(people(tmp_path / "moved")) == len(before) - 1
+    assert verify(place).holds
+
+
 def test_a_recall_on_a_terminal_fits_it_and_elsewhere_is_the_signed_file(
     slate: Slate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,7 +125,9 @@ class Dataset:
         """
         from stedi.datasets import recall
 
+        real = Path(os.path.realpath(self.path))  # a new folder takes its place: `.` would go on being the old one
         done = recall.apply(self.path, Path(file).expanduser())
+        self.path = real
         self._manifest = contents.open_manifest(self.path / MANIFEST)
         return done
 

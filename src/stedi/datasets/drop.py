@@ -53,6 +53,7 @@ def drop(
     Raises:
         AuditFailed: It has no manifest of a release.
     """
+    folder = _real(folder)
     remove_abandoned(folder)
     manifest = contents.open_manifest(folder / MANIFEST)
     known = contents.subjects(folder / contents.SUBJECTS)
@@ -83,6 +84,7 @@ def drop(
 
 def remove_abandoned(folder: Path) -> None:
     """Removes what a killed command has left beside a release of its own making, or of the folder from before."""
+    folder = _real(folder)
     restore(folder)
     for entry in folder.parent.glob(f".{folder.name[:100]}.*.partial"):
         if _PARTIAL.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and not durable.is_held(entry):
@@ -91,6 +93,7 @@ def remove_abandoned(folder: Path) -> None:
 
 def restore(folder: Path) -> None:
     """Gives a release its folder back that a killed command has put aside, or removes it if the new one is there."""
+    folder = _real(folder)
     for entry in folder.parent.glob(f".{folder.name[:100]}.*.aside"):
         if _ASIDE.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
             if os.path.lexists(folder):
@@ -105,6 +108,11 @@ def text(plain: Mapping[str, Any]) -> bytes:
     import json
 
     return (json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _real(folder: Path) -> Path:
+    """Returns a release's folder itself: in place of a link, only the link would be exchanged, and the people stay."""
+    return Path(os.path.realpath(folder))
 
 
 def _replace(folder: Path, beside: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -84,11 +85,13 @@ def apply(folder: Path, file: Path) -> Applied:
     dropping.restore(folder)
     # before anything is dropped: a chain must not start from a copy that somebody has changed
     found = verify(folder)
+    # the folder itself from here on: as the current folder, `.` would go on being the old one, which is removed
+    named, folder = folder, Path(os.path.realpath(folder))
     dropping.remove_abandoned(folder)
     if found.problems:
         first = found.problems[0]
         raise RecallRefused(
-            f"{folder}: expected the release as it was signed, found {len(found.problems)} problems, first of them "
+            f"{named}: expected the release as it was signed, found {len(found.problems)} problems, first of them "
             f"{first.file}: {first.what}; nothing was changed: see `stedi dataset verify`"
         )
     manifest = contents.open_manifest(folder / MANIFEST)
@@ -96,7 +99,7 @@ def apply(folder: Path, file: Path) -> Applied:
     recalls.refuse_other(recall, manifest)
     went = dropping.drop(folder, recall.drop, partial(chain.keep, folder, recall=recall), describe.describe)
     now = contents.open_manifest(folder / MANIFEST)
-    return Applied(folder, now.release, went, now.plain["subjects"], now.plain["rows"], now.sha256)
+    return Applied(named, now.release, went, now.plain["subjects"], now.plain["rows"], now.sha256)
 
 
 def _held(
