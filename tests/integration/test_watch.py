@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
+from typing import BinaryIO
 
 import pytest
 
@@ -21,7 +22,9 @@ from deliveries import customer, deliver, motion, step
 from effort import at_night
 from lakes import Slate, conserved, records, rows
 from stedi import Lake, Round
+from stedi.errors import UnreadableFile
 from stedi.landing import journal
+from stedi.landing.deliveries import local
 from stedi.operations import watch
 
 QUICK = timedelta(milliseconds=50)
@@ -164,6 +167,34 @@ def test_a_file_that_cannot_be_read_costs_that_file_alone(lake: Lake, inbox: Pat
     assert done.landing is not None
     assert [skipped.failed for skipped in done.landing.skipped] == [True]
     assert trained(lake) == 1
+
+
+def test_a_file_that_nobody_could_read_lands_once_it_is_readable(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`chmod` changes neither size nor time of the last write: the file waited for the next watch."""
+    path, real = deliver(inbox, "customer", [customer()]), local.open_regular
+    stop = Event()
+    watching = lake.watch(inbox, every=QUICK, stop=stop)
+
+    def refused(of: Path, name: str | None = None) -> BinaryIO:
+        if not of.stat().st_mode & 0o200:  # a user who may read all, such as root, runs these tests, too
+            raise UnreadableFile(f"{name}: cannot be opened: permission denied")
+        return real(of, name)
+
+    monkeypatch.setattr(local, "open_regular", refused)
+    path.chmod(0o400)
+    done = next(watching)
+    assert done.landing is not None
+    assert [skipped.failed for skipped in done.landing.skipped] == [True]
+    path.chmod(0o600)
+    late = Timer(20, stop.set)
+    late.start()
+    found = next(watching, None)
+    late.cancel()
+    assert found is not None
+    assert found.landing is not None
+    assert [file.accepted for file in found.landing.files] == [1]
 
 
 @at_night

@@ -32,8 +32,10 @@ SETTLED = 1.0
 _LONGEST = 60.0
 """Seconds between two attempts, at most."""
 
-Signature = tuple[int, int, int | str]
-"""Size, time of the last write and inode of a file; an object's tag in place of the inode."""
+Signature = tuple[int, int, int, int | str]
+"""Size, times of the last write and of the last change, and inode of a file; an object's tag in place of the inode.
+
+Whoever makes a refused file readable changes neither its size nor the time of the last write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,13 @@ class Inbox:
                     found = os.stat(item.path)
                 except OSError:  # it has just gone
                     continue
-                yield item.path, (found.st_size, found.st_mtime_ns, found.st_ino)
+                yield item.path, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def _objects(self) -> Iterator[tuple[Path, Signature]]:
         for found in s3.listing(self._folder):
             if self._lake is None or not found.path.is_relative_to(self._lake):
-                yield found.path, (found.size, round(found.modified * 1e9), found.tag)
+                written = round(found.modified * 1e9)
+                yield found.path, (found.size, written, written, found.tag)
 
     def landed(self, files: dict[Path, Signature]) -> None:
         """Records files that were landed or refused in their current state."""
