@@ -21,7 +21,7 @@ from reader_files import SHAPES, Reading
 from stedi.landing import reader
 from stedi.landing.reader import Astray, Counts, Limits, Piece, Reject, scanner
 from stedi.schema.contracts import Contract
-from stedi.schema.feeds import ACCELEROMETER, CONTRACTS, CUSTOMER
+from stedi.schema.feeds import ACCELEROMETER, CONTRACTS, CUSTOMER, STEP_TRAINER
 
 pytestmark = pytest.mark.skipif(
     scanner.library() is None, reason="the scanner is not compiled (`make`, with a C compiler)"
@@ -234,6 +234,14 @@ def test_counts_of_pieces_name_no_more_unknown_fields_than_those_of_a_file() -> 
     total = pieces[0] + pieces[1] + pieces[2]
     assert len(total.drift) == 201
     assert total.drift["unknown field"] == 400
+
+
+@pytest.mark.parametrize("more", ['"b": 1.10,"a":"x y"', '"b" :1e400,"a":[{}]', '"b":"\\u0041","a":null'])
+def test_unknown_fields_are_set_aside_as_they_were_delivered_in_every_record_of_a_file(more: str) -> None:
+    step = '{"sensorReadingTime":1700000000000,%s,"serialNumber":"s","distanceFromObject":1}\n' % more
+    expected = "{" + more.replace('"b": ', '"b":').replace('"b" :', '"b":') + "}"
+    found = agree(step.encode() * 20, STEP_TRAINER, Limits())
+    assert [(row[-1], count) for row, count in found.rows.items()] == [(expected, 20)]
 
 
 def test_of_a_record_that_is_refused_nothing_stays_in_a_column() -> None:
