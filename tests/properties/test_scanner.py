@@ -238,7 +238,7 @@ def test_counts_of_pieces_name_no_more_unknown_fields_than_those_of_a_file() -> 
 
 @pytest.mark.parametrize("more", ['"b": 1.10,"a":"x y"', '"b" :1e400,"a":[{}]', '"b":"\\u0041","a":null'])
 def test_unknown_fields_are_set_aside_as_they_were_delivered_in_every_record_of_a_file(more: str) -> None:
-    step = '{"sensorReadingTime":1700000000000,%s,"serialNumber":"s","distanceFromObject":1}\n' % more
+    step = f'{{"sensorReadingTime":1700000000000,{more},"serialNumber":"s","distanceFromObject":1}}\n'
     expected = "{" + more.replace('"b": ', '"b":').replace('"b" :', '"b":') + "}"
     found = agree(step.encode() * 20, STEP_TRAINER, Limits())
     assert [(row[-1], count) for row, count in found.rows.items()] == [(expected, 20)]
