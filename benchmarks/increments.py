@@ -168,7 +168,7 @@ def table(lines: list[Line], nights: list[Cost]) -> str:
     full, idle = lines[0].cost.wall, lines[1].cost.wall
     one = next((line.cost.wall for line in lines if line.name == _ONE), idle)
     rows = [
-        "| build of | wall s | CPU s | peak MB | share of a full build | beyond start-up |",
+        "| | wall s | CPU s | peak MB | share of a full build | beyond start-up |",
         "| --- | --: | --: | --: | --: | --: |",
     ]
     for line in lines:
