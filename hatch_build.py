@@ -20,7 +20,13 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 SOURCES = tuple(
     map(
         Path("src/stedi").joinpath,
-        ("landing/reader/scanner.c", "engines/distinct.c", "engines/pages.c", "engines/row_sums.c"),
+        (
+            "landing/reader/scanner.c",
+            "engines/distinct.c",
+            "engines/pages.c",
+            "engines/row_sums.c",
+            "privacy/sought.c",
+        ),
     )
 )
 FLAGS = ("-O3", "-fPIC", "-shared", "-Wall", "-Wextra")

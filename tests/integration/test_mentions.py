@@ -30,6 +30,7 @@ from stedi.landing import quarantine
 from stedi.landing.quarantine import Relanded
 from stedi.privacy import tokens, tombstones
 from stedi.privacy.pseudonyms import Key
+from stedi.privacy.sought import Sought
 from stedi.schema.contracts import has_unseen
 
 BRIEN = "brien@example.com"
@@ -541,4 +542,4 @@ def test_what_stands_alone_is_always_among_the_candidates_and_what_others_have_i
         assert not any(heard.stands(word) for word in many)
         assert heard.stands(part) == tokens.stands(text, part), (before, part, after)
         if tokens.stands(text, part):
-            assert part in tokens.Sought([*many, part]).among(text), (before, part, after)
+            assert part in Sought([*many, part]).among(text), (before, part, after)

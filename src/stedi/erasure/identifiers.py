@@ -15,7 +15,8 @@ from importlib import resources
 from stedi._frozen import dataclass, field
 from stedi.privacy import decoding, tokens, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
-from stedi.privacy.tokens import FEW, SHORT, Sought, addresses, folded, stands
+from stedi.privacy.sought import Sought
+from stedi.privacy.tokens import SHORT, addresses, folded, stands
 
 _PARTS = 8
 """The number of parts into which texts are divided to find those with a mention."""
@@ -62,6 +63,7 @@ class Identifiers:
         default_factory=dict, init=False, repr=False, compare=False
     )
     _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
+    _sought_addresses: list[Sought] = field(default_factory=list, repr=False, compare=False)
 
     def found(self, text: str, *, data: bool = True) -> bool:
         """Returns whether a text, plain or decoded, contains one of them.
@@ -97,7 +99,7 @@ class Identifiers:
         if named is None:
             return [address for address in addresses(plain, name=name) if self.known(address)]
         # parts of a case-folded text are in normal form, so no other spelling of an address can occur
-        if len(named) <= FEW and not any(address in plain for address in named):
+        if not self._sought_addresses[0].may_stand(plain):
             return ()
         found = named & addresses(plain, name=name)
         self._known.update(dict.fromkeys(found, True))
@@ -170,6 +172,8 @@ class Identifiers:
         if not self._named:
             marks = {name: tombstones.person(self.key, name) for name in self.names}
             named = frozenset(name for name, mark in marks.items() if mark in self.people)
+            # first, as another thread may look in the meantime
+            self._sought_addresses.append(Sought(named))
             self._named.append(named if {marks[name] for name in named}.issuperset(self.people) else None)
         return self._named[0]
 

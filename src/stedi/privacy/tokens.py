@@ -10,7 +10,7 @@ import binascii
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice, pairwise, product
 
@@ -162,23 +162,9 @@ def having(text: str, word: str, parts: Iterable[str]) -> set[str]:
     return found
 
 
-class Sought:
-    """A set of texts to find in many texts."""
-
-    def __init__(self, texts: Collection[str]) -> None:
-        self._texts = texts
-        self._words = frozenset(text for text in texts if _WORD.fullmatch(text))
-        self._others = tuple(text for text in texts if text not in self._words)
-
-    def among(self, text: str) -> Iterable[str]:
-        """Returns those that may stand alone in a text, without those that certainly do not.
-
-        Large sets are looked up among the words of the text. Words consist of letters, digits and `_`; a hyphen joins
-        two. So a text that is a word and stands alone is found.
-        """
-        if len(self._texts) <= FEW:
-            return self._texts
-        return (*self._words.intersection(_WORD.findall(text)), *self._others)
+def words(text: str) -> list[str]:
+    """Returns the words of a text: letters, digits and `_`; a hyphen joins two."""
+    return _WORD.findall(text)
 
 
 class Heard:
@@ -212,18 +198,18 @@ class Heard:
         """Returns whether a text stands alone among them."""
         self._asked += 1
         if self._words is None and self._asked > FEW:
-            self._every = _WORD.findall(self._text)
+            self._every = words(self._text)
             self._words = frozenset(self._every)
         if self._words is not None:
             # a text that stands somewhere has its words there, one after the other
-            words = _WORD.findall(part)
-            if not self._words.issuperset(words):
+            parts = words(part)
+            if not self._words.issuperset(parts):
                 return False
-            if len(words) > 1:
+            if len(parts) > 1:
                 if self._pairs is None:
                     self._pairs = frozenset(pairwise(self._every))
                     self._every.clear()
-                if not self._pairs.issuperset(pairwise(words)):
+                if not self._pairs.issuperset(pairwise(parts)):
                     return False
         return stands(self._text, part)
 
