@@ -21,6 +21,7 @@ from stedi.erasure import releases
 from stedi.errors import QueryRefused, UsageError
 from stedi.privacy import signatures, tombstones
 from stedi.schema.tables import REGISTRY, ZONES
+from stedi.storage import config as settings
 
 PEOPLE = [f"p{number}@x.example" for number in range(8)]
 MOMENTS = 4
@@ -164,6 +165,47 @@ def test_who_agrees_again_makes_nothing_stale(lake: Lake, inbox: Path) -> None:
     deliver(inbox, "customer", [customer(PEOPLE[3], 250, 300, serialNumber="s3")], "again.json")
     lake.land(inbox / "customer" / "again.json")
     assert lake.datasets(stale=True) == ()
+
+
+def test_who_agrees_again_later_makes_stale_what_has_readings_from_before(slate: Slate) -> None:
+    """Under `since-consent` (rule 4) such a release was called current, and no recall named them."""
+    lake, inbox = slate.made(world, "since-consent"), slate.inbox()
+    lake.create_dataset("steps")
+    withdraw_by_feed(lake, inbox)
+    other_spelling = f" {PEOPLE[3].upper()}"
+    again = [
+        customer(other_spelling, 3020, 300, serialNumber="s3"),
+        # these say nothing new, or give more
+        customer(PEOPLE[2], 50, 300, serialNumber="s2", customerName="P. Two"),
+        customer(PEOPLE[4], 40, 300, serialNumber="s4"),
+        customer("new@x.example", 90, 300, serialNumber="s99"),
+    ]
+    deliver(inbox, "customer", again, "again.json")
+    lake.land(inbox / "customer" / "again.json")
+    theirs = subject(lake, PEOPLE[3], "steps@1")
+    [found] = lake.datasets(stale=True)
+    assert (found.release, list(found.stale)) == ("steps@1", [theirs])
+    assert list(lake.recall_dataset("steps@1").drop) == [theirs]
+    assert lake.build().stale == ("steps@1",)
+    made = lake.create_dataset("steps")
+    assert (made.subjects, made.rows) == (7, 27)
+    assert [(release.release, list(release.stale)) for release in lake.datasets(stale=True)] == [("steps@1", [theirs])]
+    # whoever may use all readings again may use these, too
+    settings.write(settings.changed(lake.config, readings="all"), lake.root / "lake.toml")
+    assert Lake.open(lake.root).datasets(stale=True) == ()
+
+
+def test_under_since_consent_a_release_for_the_public_needs_the_later_of_both_dates(slate: Slate) -> None:
+    lake, inbox = slate.made(world, "since-consent"), slate.inbox()
+    lake.create_dataset("steps")
+    assert lake.create_dataset("open", purpose="public").subjects == 3
+    more = [customer(PEOPLE[6], 50, 300, serialNumber="s6", shareWithPublicAsOfDate=6020)]
+    deliver(inbox, "customer", more, "again.json")
+    lake.land(inbox / "customer" / "again.json")
+    assert [(r.release, list(r.stale)) for r in lake.datasets(stale=True)] == [
+        ("open@1", [subject(lake, PEOPLE[6], "open@1")])
+    ]
+    assert lake.build().stale == ("open@1",)
 
 
 def test_who_came_back_after_an_erasure_is_in_new_releases_and_not_in_old_ones(slate: Slate, lake: Lake) -> None:

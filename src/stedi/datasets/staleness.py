@@ -2,14 +2,15 @@
 
 Nobody has to be told that a release has gone stale: it is worked out from the landed records, whether a build has seen
 them or not, and from what erasures have left. Who was in a release had once agreed, so those are looked at who agreed
-in some record and do not now; and of a release made for the public those who shared with the public once. From each
-one's mark comes the subject id that they would have in each release (`subjects`), and the registry says whether it is
-there.
+in some record and do not now; and of a release made for the public those who shared with the public once. Under
+`since-consent` so are those who agree since a later date than when the release was made: it has readings from before.
+From each one's mark comes the subject id that they would have in each release (`subjects`), and the registry says
+whether it is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from stedi._frozen import dataclass
@@ -101,9 +102,13 @@ def stale(context: Context, key: Key, now: int, releases: Iterable[Entry] | None
         wanted = [entry for entry in every if not entry.deleted]
         found = {entry.release: dict(entry.erased) for entry in wanted if entry.erased}
         if wanted:
-            for release, people in _found(key, wanted, _left(context, key, now, engine), engine).items():
+            gone = dict(_found(key, wanted, _left(context, key, now, engine), engine))
+            for entry, people in _later(context, key, now, wanted, engine):
+                again = _found(key, [entry], Left(people, people), engine).get(entry.release, {})
+                gone[entry.release] = {**again, **gone.get(entry.release, {})}
+            for release, theirs in gone.items():
                 # of somebody erased, the registry knows when they were taken out of this release
-                found[release] = {**people, **found.get(release, {})}
+                found[release] = {**theirs, **found.get(release, {})}
     return {release: dict(sorted(people.items())) for release, people in sorted(found.items())}
 
 
@@ -148,7 +153,7 @@ def members(context: Context, key: Key, addresses: Iterable[str], releases: Coll
 
 
 def left_by(context: Context, key: Key, before: TableState, after: TableState) -> tuple[str, ...]:
-    """Returns the names of releases with somebody who has left `customers_trusted`, or has withdrawn public use.
+    """Returns the names of releases with somebody who has left `customers_trusted`, or may be used less than before.
 
     Args:
         context: The lake.
@@ -166,14 +171,81 @@ def left_by(context: Context, key: Key, before: TableState, after: TableState) -
         for name, state in (("before", before), ("after", after)):
             engine.bind_files(name, context.catalog.files(state), table="customers_trusted")
         rows = engine.rows(
-            "select b.email, epoch_ms(b.lastUpdateDate), a.customer_id is null from before as b left join after as a "
-            "using (customer_id) where a.customer_id is null or "
-            "(b.shareWithPublicAsOfDate is not null and a.shareWithPublicAsOfDate is null)"
+            "select email, updated, gone, gone or unshared, coalesce(later, false), coalesce(later or shared_later, "
+            "false) from (select b.email, epoch_ms(b.lastUpdateDate) as updated, a.customer_id is null as gone, "
+            "b.shareWithPublicAsOfDate is not null and a.shareWithPublicAsOfDate is null as unshared, "
+            "a.shareWithResearchAsOfDate > b.shareWithResearchAsOfDate as later, "
+            "a.shareWithPublicAsOfDate > b.shareWithPublicAsOfDate as shared_later "
+            "from before as b left join after as a using (customer_id)) where gone or unshared or later or shared_later"
         )
-    marks = list(tombstones.persons(key, (email for email, _, _ in rows)))
-    people = {mark: at for mark, (_, at, _) in zip(marks, rows, strict=True)}
-    gone = {mark: at for mark, (_, at, entirely) in zip(marks, rows, strict=True) if entirely}
-    return _names(context, key, _wanted(context, None), Left(gone, people)) if people else ()
+    marks = list(tombstones.persons(key, (email for email, *_ in rows)))
+    told = [(mark, at, *which) for mark, (_, at, *which) in zip(marks, rows, strict=True)]
+    gone, left, later, either = ({mark: at for mark, at, *which in told if which[place]} for place in range(4))
+    releases = _wanted(context, None) if told else []
+    # those of `_later` that this build has changed
+    since = [entry for entry in releases if _counts_since(context, entry)]
+    names = {*_names(context, key, releases, Left(gone, left)), *_names(context, key, since, Left(later, either))}
+    return tuple(sorted(names))
+
+
+def _later(
+    context: Context, key: Key, now: int, releases: Iterable[Entry], engine: DuckDB
+) -> Iterator[tuple[Entry, Mapping[str, int]]]:
+    """Yields releases with people who agree since a later date than in the release, by mark, and that date.
+
+    These are releases without readings from before consent (rule 4): now they have some. `_left` has bound the records.
+    """
+    wanted = [entry for entry in releases if _counts_since(context, entry)]
+    if not wanted:
+        return
+    engine.bind_files("landed_files", context.catalog.files(context.catalog.table("landed_files")))
+    spellings: dict[str, set[str]] = {}
+    dates: dict[str, set[tuple[int, int | None]]] = {}
+    for email, share, shared in engine.stream(
+        "select distinct email, shareWithResearchAsOfDate, shareWithPublicAsOfDate from customers_landing"
+    ):
+        spellings.setdefault(normalise(email), set()).add(email)
+        if share is not None:
+            dates.setdefault(normalise(email), set()).add((share, shared))
+    # whoever has named one date only cannot have moved it; of the few others all records are looked at
+    several = (email for customer, named in dates.items() if len(named) > 1 for email in spellings[customer])
+    engine.insert_rows("several", {"email": "varchar"}, ((email,) for email in several))
+    engine.materialize(
+        "records_of_several",
+        "select c.*, coalesce(l.landed, 0) as landed from customers_landing as c left join (select sha256, "
+        "max(epoch_ms(landed_at)) as landed from landed_files where accepted > 0 group by sha256) as l "
+        "on c._file = l.sha256 where c.email in (select email from several)",
+    )
+    for entry in wanted:
+        made, as_of = (_ms(str(entry.manifest[name])) for name in ("created", "consent_as_of"))
+        # what was delivered later, whatever its dates, the release has not been made from
+        then, current = _since(engine, entry.purpose, as_of, f"landed <= {made}"), _since(engine, entry.purpose, now)
+        moved = {who: at for who, at in current.items() if at > then.get(who, 0)}
+        if moved:
+            yield entry, _marked(key, moved, moved)
+
+
+def _counts_since(context: Context, entry: Entry) -> bool:
+    """Returns whether readings from before consent may not be used, in the lake now and in a release."""
+    return bool(context.config.readings == entry.manifest["policy"]["readings"] == "since-consent")
+
+
+def _since(engine: DuckDB, purpose: str, at: int, where: str = "true") -> dict[str, int]:
+    """Returns since when each of `records_of_several` agrees to a purpose, by those of the records that count."""
+
+    def agreeing(column: str) -> dict[str, int]:
+        sql = f"select email, lastUpdateDate, {column} from records_of_several where {where}"
+        return consent.agreeing(engine.stream(sql), at)
+
+    found = agreeing("shareWithResearchAsOfDate")
+    if purpose == "public":
+        shared = agreeing("shareWithPublicAsOfDate")
+        return {who: max(date, shared[who]) for who, date in found.items() if who in shared}
+    return found
+
+
+def _ms(told: str) -> int:
+    return round(datetime.fromisoformat(told).timestamp() * 1000)
 
 
 def _wanted(context: Context, releases: Iterable[Entry] | None) -> list[Entry]:
