@@ -14,7 +14,7 @@ import pytest
 from test_pages import made_up, table_of, written
 
 from stedi.engines import arrow_files, parquet, selection, thrift
-from stedi.engines.selection import Selection
+from stedi.engines.selection import Selected, Selection
 from stedi.schema.tables import ALL_COLUMNS
 
 SHAPES = {
@@ -51,10 +51,54 @@ def test_the_rows_are_those_that_an_engine_reads_or_the_engine_is_asked(tmp_path
     columns = (key, *((also,) if also else ()), *integers)
     theirs = expected(whole, columns, wanted)
     if rows is not None:
-        assert unpacked(rows) == theirs, f"seed {seed}"
+        assert unpacked(rows.read) == theirs, f"seed {seed}"
     bare = Selection(name, key, wanted).count(str(path))
     assert bare in (None, theirs.total()), f"seed {seed}"
     assert count in (None, theirs.total()), f"seed {seed}"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("seed", range(25))
+def test_rows_are_counted_but_those_of_some_texts_and_where_a_later_one_may_be(
+    tmp_path: Path, seed: int, name: str
+) -> None:
+    chance, path = Random(seed), tmp_path / "a.parquet"
+    key, also, integers = SHAPES[name]
+    table = made_up(chance, name, chance.choice([1, 40, 3_000]))
+    written(chance, table, name, path)
+    known = sorted(set(table[key].to_pylist()))
+    wanted = frozenset(chance.sample(known, min(len(known), chance.choice([1, 3, 5]))))
+    read = chance.sample(sorted(wanted), chance.randrange(len(wanted) + 1))
+    columns = (key, *((also,) if also else ()), *integers)
+    theirs = expected(pq.read_table(path), columns, wanted)
+    first = len(columns) - len(integers)
+    after = chance.choice([0, 20_000, 1 << 60, max((row[first] or 0 for row in theirs), default=0)])
+    rows = Selection(name, key, wanted, also, integers, read=read, after=after).rows(str(path))
+    every = Selection(name, key, wanted, also, integers).rows(str(path))
+    if every is None or rows is None:
+        assert every is None, "less is read, so it is not refused for more"
+        return
+    assert not every.counted
+    of_all, of_read = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    for row, count in theirs.items():
+        of_all[row[:first]] += count
+    for row, count in unpacked(rows.read).items():
+        of_read[row[:first]] += count
+        assert theirs[row] == count, f"seed {seed}"
+    assert of_read + Counter(rows.counted) == of_all, f"seed {seed}"
+    assert not {told for told, *_ in rows.counted} & set(read)
+    assert all(row in unpacked(rows.read) for row in theirs if row[0] in read or (row[first] or 0) > after)
+    if after == 1 << 60 and parquet_has_bounds(path, integers[0]):
+        assert {told for told, *_ in rows.read} <= set(read), "what decides nothing is not read"
+
+
+def parquet_has_bounds(path: Path, name: str) -> bool:
+    found = pq.read_metadata(path)
+    place = found.schema.names.index(name)
+    return all(
+        group.column(place).is_stats_set and group.column(place).statistics.has_min_max
+        for group in map(found.row_group, range(found.num_row_groups))
+    )
 
 
 def test_what_the_lakes_own_writer_writes_is_read_without_an_engine(tmp_path: Path) -> None:
@@ -69,7 +113,7 @@ def test_what_the_lakes_own_writer_writes_is_read_without_an_engine(tmp_path: Pa
         file.write(columns)
     assert pq.read_metadata(path).num_row_groups == 2
     asked = Selection(name, "user", {"ann", "cy"}, "_file", ("timestamp",))
-    assert asked.rows(str(path)) == {("ann", "f"): ([0, rows - 1],), ("cy", "f"): ([rows - 2],)}
+    assert asked.rows(str(path)) == Selected({("ann", "f"): ([0, rows - 1],), ("cy", "f"): ([rows - 2],)})
     assert Selection(name, "user", {"ann", "cy"}).count(str(path)) == 3
     assert Selection(name, "user", {"dan"}).count(str(path)) == 0
 
@@ -80,14 +124,16 @@ def test_texts_with_any_character_are_told_apart(tmp_path: Path) -> None:
     table = table_of(name, [people, list(range(5)), *[[1.0] * 5] * 3], [True] * 5)
     pq.write_table(table, path, compression="zstd", store_schema=False)
     for place, one in enumerate(people):
-        assert Selection(name, "customer_id", {one}, "", ("timestamp",)).rows(str(path)) == {(one,): ([place],)}
+        assert Selection(name, "customer_id", {one}, "", ("timestamp",)).rows(str(path)) == Selected(
+            {(one,): ([place],)}
+        )
 
 
 def test_values_that_are_missing_are_left_to_the_engine(tmp_path: Path) -> None:
     name, path = "accelerometer_trusted", tmp_path / "a.parquet"
     table = table_of(name, [["ann", None, "bo"], [1, 2, None], *[[1.0] * 3] * 3], [True] * 5)
     pq.write_table(table, path, compression="zstd", store_schema=False)
-    assert Selection(name, "customer_id", {"ann"}, "", ("timestamp",)).rows(str(path)) == {("ann",): ([1],)}
+    assert Selection(name, "customer_id", {"ann"}, "", ("timestamp",)).rows(str(path)) == Selected({("ann",): ([1],)})
     assert Selection(name, "customer_id", {"bo"}, "", ("timestamp",)).rows(str(path)) is None
     assert Selection(name, "customer_id", {"ann", "bo"}).count(str(path)) == 2
 

@@ -51,6 +51,8 @@ META = {
     "type": 1, "encodings": 2, "path": 3, "codec": 4, "values": 5, "unpacked": 6, "packed": 7, "data": 9,
     "dictionary": 11, "statistics": 12, "encoding_stats": 13, "bloom": 14, "bloom_size": 15, "size": 16,
 }  # fmt: skip
+_HIGHEST = 5
+"""The field of statistics with the greatest value."""
 
 
 class Unsupported(Exception):
@@ -368,6 +370,18 @@ class RowGroup:
         if found.count != self.rows:
             raise Unsupported
         return found
+
+    def highest(self, name: str) -> int | None:
+        """Returns a bound of a column of integers, which none of its values exceeds; None if none is known."""
+        fields, column, _ = self._chunks[name]
+        for place in (CHUNK["meta"], META["statistics"]):
+            kind, fields = fields.get(place, (STRUCT, {}))
+            if kind != STRUCT:
+                return None
+        kind, bound = fields.get(_HIGHEST, (BINARY, b""))
+        if _KINDS[column.type][1] != 1 or kind != BINARY or len(bound) != 8:
+            return None
+        return int.from_bytes(bound, "little", signed=True)
 
 
 def row_groups(source: memoryview | StoredBytes, footer: Struct, columns: Sequence[Column]) -> Iterator[RowGroup]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
-from typing import Any
 
+from stedi._frozen import dataclass, field
 from stedi.engines.parquet import (
     DAMAGED,
     MOST_BYTES,
@@ -32,9 +32,34 @@ MOST_TEXTS = 1_000
 """The largest number of texts to look for: an engine finds the rows of more people faster."""
 _MOST_FOUND = 1 << 17
 """The largest number of rows of a row group that are held as Python's values."""
+_COUNTED, _READ = 1, 2
+"""The marks of rows that are only counted, and of those whose integers are read."""
+_ALONE = {mark: bytes(mark) + b"\1" + bytes(255 - mark) for mark in (_COUNTED, _READ)}
+"""For each mark a table that translates it to 1, and the other to 0."""
 
 Rows = dict[tuple[str, ...], tuple[list[int], ...]]
 """Rows of a file: for each combination of texts, the values of each column of integers."""
+
+
+@dataclass(slots=True)
+class Selected:
+    """The rows of a file that have one of the texts.
+
+    Attributes:
+        read: Those whose integers are read.
+        counted: For each combination of texts, how many others there are.
+    """
+
+    read: Rows = field(default_factory=dict)
+    counted: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def add(self, other: Selected) -> None:
+        """Adds further rows."""
+        for texts, count in other.counted.items():
+            self.counted[texts] = self.counted.get(texts, 0) + count
+        for texts, values in other.read.items():
+            for to, more in zip(self.read.setdefault(texts, tuple([] for _ in values)), values, strict=True):
+                to += more
 
 
 class Selection:
@@ -46,14 +71,25 @@ class Selection:
         texts: The texts; more than `MOST_TEXTS` are left to the engine.
         also: Another column of texts.
         integers: Columns of integers or instants.
+        read: The texts whose rows' integers are read; by default all of them. Other rows are counted.
+        after: In a row group that may have a greater value in the first column of integers, all rows are read.
     """
 
     def __init__(
-        self, table: str, column: str, texts: Collection[str], also: str = "", integers: Sequence[str] = ()
+        self,
+        table: str,
+        column: str,
+        texts: Collection[str],
+        also: str = "",
+        integers: Sequence[str] = (),
+        *,
+        read: Collection[str] | None = None,
+        after: int = 0,
     ) -> None:
         self._columns = ALL_COLUMNS[table]
         self._key, self._also, self._integers = column, also, integers
         self._texts = frozenset(texts)
+        self._read, self._after = self._texts if read is None else frozenset(read), after
 
     def count(self, path: str) -> int | None:
         """Returns how many rows of a file have one of the texts; None if an engine must count them."""
@@ -67,19 +103,17 @@ class Selection:
             p for p, count in found.items() if count is None
         ]
 
-    def rows(self, path: str) -> Rows | None:
+    def rows(self, path: str) -> Selected | None:
         """Returns the rows of a file that have one of the texts; None if an engine must read them."""
         found = self._groups(path)
         if found is None:
             return None
-        merged: Rows = {}
+        merged = Selected()
         for _, rows in found:
-            for texts, values in rows.items():
-                for to, more in zip(merged.setdefault(texts, tuple([] for _ in values)), values, strict=True):
-                    to += more
+            merged.add(rows)
         return merged
 
-    def _groups(self, path: str) -> list[tuple[int, Rows]] | None:
+    def _groups(self, path: str) -> list[tuple[int, Selected]] | None:
         """Returns the number of rows, and the rows, of each row group that has any."""
         if library() is None or s3.is_remote(path) or len(self._texts) > MOST_TEXTS:
             return None
@@ -93,7 +127,7 @@ class Selection:
         except (OSError, *DAMAGED):
             return None
 
-    def _group(self, group: RowGroup) -> tuple[int, Rows] | None:
+    def _group(self, group: RowGroup) -> tuple[int, Selected] | None:
         """Returns the rows of a row group, or None if it has none."""
         key = group.chunk(self._key)
         # a row whose text is not in the dictionary could be theirs: this raises
@@ -101,28 +135,35 @@ class Selection:
         flags = bytearray(map(self._texts.__contains__, texts))
         if not any(flags):
             return None
-        buffers = Buffers()
+        if self._integers:
+            highest = group.highest(self._integers[0])
+            read = self._texts if highest is None or highest > self._after else self._read
+            flags = bytearray(_READ if flag and text in read else flag for flag, text in zip(flags, texts, strict=True))
+        buffers, found = Buffers(), Selected()
         marks = key.marks(flags, buffers)
-        count = marks.count(1)
+        count = len(marks) - marks.count(0)
         if not count:
             return None
-        rows: Rows = {}
-        if self._integers:
-            if count > _MOST_FOUND:
-                raise Unsupported
-            asked = RowRanges(marks, 1)
-            columns: list[list[Any]] = [selected_values(key, texts, buffers, asked)]
+        if self._integers and count > _MOST_FOUND:
+            raise Unsupported
+        for mark in (_COUNTED, _READ) if self._integers else ():
+            asked = RowRanges(marks.translate(_ALONE[mark]), 1)
+            if not asked.count:
+                continue
+            told = [selected_values(key, texts, buffers, asked)]
             if self._also:
-                columns.append(selected_texts(group.chunk(self._also), buffers, asked))
-            columns += [selected_integers(group.chunk(name), buffers, asked) for name in self._integers]
-            if any(len(column) != count for column in columns):
+                told.append(selected_texts(group.chunk(self._also), buffers, asked))
+            names = self._integers if mark == _READ else ()
+            values = [selected_integers(group.chunk(name), buffers, asked) for name in names]
+            if any(len(column) != marks.count(mark) for column in (*told, *values)):
                 raise Unsupported  # some values are missing
-            width, at = len(columns) - len(self._integers), 0
+            at = 0
             # somebody's rows mostly stand together, so lists grow by runs
-            for told, same in groupby(zip(*columns[:width], strict=True)):
-                held = rows.setdefault(told, tuple([] for _ in self._integers))
-                end = at + sum(1 for _ in same)
-                for to, values in zip(held, columns[width:], strict=True):
-                    to += values[at:end]
-                at = end
-        return count, rows
+            for one, run in groupby(zip(*told, strict=True)):
+                size = sum(1 for _ in run)
+                if mark == _READ:
+                    found.add(Selected(read={one: tuple(column[at : at + size] for column in values)}))
+                else:
+                    found.add(Selected(counted={one: size}))
+                at += size
+        return count, found

@@ -1,6 +1,7 @@
 """The devices of some customers, and the readings to erase with them: their own, and those of shared devices.
 
-Each large landing table is read once for the few rows to erase; all later queries read these rows.
+Each large landing table is read once for the few rows to erase; all later queries read these rows. Most of them are
+only counted: instants decide which readings leave only for shared devices.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from stedi.privacy.tombstones import Tombstones
 from stedi.schema.tables import COLUMNS
 
 OWN = {"accelerometer_landing": "own_motions", "step_trainer_landing": "own_steps"}
-"""For each landing table of readings, the relation of its rows that belong to the customers."""
+"""For each landing table of readings, the relation of its rows that belong to the customers: `n` rows each."""
 SUBJECT_STEPS = (
     "(serialNumber in (select serialNumber from erased_serials) or "
     "(serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments))"
@@ -33,16 +34,21 @@ class Devices:
 
     `erased_serials` holds the serial numbers that only they claim, `erased_moments` the times at which one of them
     moved, for shared devices. The relations of `OWN` hold rows of all live files; `now` is false for rows of older
-    snapshots. These relations exist only if the devices were found by the landed records.
+    snapshots. Rows without an instant are only counted: no instant of theirs is after the erasure, and only they claim
+    the device, or of motions, no device of the customer is shared. These relations exist only if the devices were found
+    by the landed records.
 
     Args:
         engine: The session, in which landing, `records`, `who` and `erased_addresses` are readable.
         key: The lake's key.
         live: For each table of `OWN`, its existing files and whether each is current.
+        before: The lake's tombstones: people erased before still count as claimants, and as never moving.
     """
 
-    def __init__(self, engine: DuckDB, key: Key, live: Mapping[str, Mapping[str, bool]]) -> None:
-        self._engine, self._key, self._live = engine, key, live
+    def __init__(
+        self, engine: DuckDB, key: Key, live: Mapping[str, Mapping[str, bool]], before: Tombstones | None = None
+    ) -> None:
+        self._engine, self._key, self._live, self._before = engine, key, live, before or Tombstones()
 
     def of_records(
         self,
@@ -66,15 +72,16 @@ class Devices:
             "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
             "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
         )
-        self._motions(all_near=then is None)
+        engine.materialize(
+            "erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)"
+        )
+        self._shared()
+        self._motions(started, all_near=then is None)
         engine.materialize(
             "erased_motions",
             'select e.person, m."timestamp" as moment from own_motions as m '
             # motions of older snapshots decide nothing any more
-            'inner join erased_addresses as e on m."user" = e.address where m.now',
-        )
-        engine.materialize(
-            "erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)"
+            'inner join erased_addresses as e on m."user" = e.address where m.now and m."timestamp" is not null',
         )
         engine.materialize(
             "erased_moments",
@@ -91,7 +98,8 @@ class Devices:
             self._moments_barred(then)
         # of shared devices only what was read at these moments leaves: the rest is somebody else's, or withheld
         among = "select serialNumber from erased_serials union select serialNumber from erased_moments"
-        self._keep("step_trainer_landing", "serialNumber", among, SUBJECT_STEPS)
+        several = "select serialNumber from shared_serials union select serialNumber from erased_moments"
+        self._keep("step_trainer_landing", "serialNumber", among, several, started, SUBJECT_STEPS)
         return Tombstones(self._until(people, started), self._claims(), self._last_read(started), marks) | (
             then or Tombstones()
         )
@@ -116,13 +124,9 @@ class Devices:
         rows = [(n, at) for n, at in readings if tombstones.moment(key, n, at) in known.moments]
         engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, rows)
 
-    def withheld(self, before: Tombstones) -> int:
-        """Returns how many withheld readings are erased, both of devices that only they claim and of shared devices.
-
-        Args:
-            before: The lake's tombstones: people erased before still count as claimants, and as never moving.
-        """
-        return self._withheld_of_all(before) + self._withheld_of_some()
+    def withheld(self) -> int:
+        """Returns how many withheld readings are erased, both of devices that only they claim and of shared devices."""
+        return self._withheld_of_all() + self._withheld_of_some()
 
     def _until(self, people: Collection[str], started: int) -> dict[str, int]:
         """Returns until when each customer's data stay out.
@@ -153,13 +157,22 @@ class Devices:
         )
         return {tombstones.serial(self._key, number): max(started, last or 0) for number, last in last_read}
 
-    def _motions(self, *, all_near: bool) -> None:
+    def _shared(self) -> None:
+        """Creates the relation of the customers' devices that several claim, or claimed before they were erased."""
+        claims = self._engine.rows(
+            "select serialNumber, count(*) from claimed group by serialNumber having bool_or(erased)"
+        )
+        shared = [(n,) for n, count in claims if count + self._before.claimants(self._key, n) > 1]
+        self._engine.insert_rows("shared_serials", {"serialNumber": "varchar"}, shared)
+
+    def _motions(self, started: int, *, all_near: bool) -> None:
         """Creates the relation of the customers' motions.
 
         If not more others than customers claim one of their devices, it creates `near_motions`, too: the current
         motions of these others. Of more, only the few at the customers' moments are read, later.
 
         Args:
+            started: When the erasure began, epoch milliseconds.
             all_near: Whether these others are all whose motions count: tombstones may name further devices.
         """
         owners = "select address from erased_addresses"
@@ -170,19 +183,27 @@ class Devices:
         [(few,)] = self._engine.rows(f"select (select count(*) from ({near})) <= (select count(*) from ({owners}))")
         self._few_near = all_near and bool(few)
         theirs = f'"user" in ({owners})'
+        several = (
+            "select address from erased_addresses where person in (select person from claimed "
+            "where serialNumber in (select serialNumber from shared_serials))"
+        )
         if not self._few_near:
-            self._keep("accelerometer_landing", "user", owners)
+            self._keep("accelerometer_landing", "user", owners, several, started)
             return
-        rows = self._keep("accelerometer_landing", "user", f"{owners} union {near}", theirs)
+        rows = self._keep(
+            "accelerometer_landing", "user", f"{owners} union {near}", f"{several} union {near}", started, theirs
+        )
         self._engine.materialize("near_motions", f'select "user", "timestamp" from ({rows}) where now and not {theirs}')
 
-    def _keep(self, name: str, key: str, wanted: str, condition: str = "true") -> str:
+    def _keep(self, name: str, key: str, wanted: str, read: str, after: int, condition: str = "true") -> str:
         """Creates the relation of a table's rows that have one of some texts in a column and match a condition.
 
         Args:
             name: The table.
             key: The column.
             wanted: A SELECT of the texts.
+            read: A SELECT of those whose rows are needed with their instants.
+            after: The instant, epoch milliseconds, after which instants are needed of all rows.
             condition: A further condition.
 
         Returns:
@@ -190,8 +211,12 @@ class Devices:
         """
         kept = [column for column in COLUMNS[name] if column.name in _TOLD_BY]
         integers = [column.name for column in kept if column.type == "long"]
-        texts = [text for (text,) in self._engine.rows(f"select * from ({wanted}) limit {MOST_TEXTS + 1}")]
-        selection = Selection(name, key, texts, "_file", integers)
+        found = self._engine.rows(f"select text, text in ({read}) from ({wanted}) as w(text) limit {MOST_TEXTS + 1}")
+        selection = Selection(
+            *(name, key, [text for text, _ in found], "_file", integers),
+            read=[text for text, needed in found if needed],
+            after=after,
+        )
         left: dict[bool, list[str]] = {True: [], False: []}
 
         def rows() -> Iterator[tuple[str, ...]]:
@@ -200,29 +225,30 @@ class Devices:
                 if found is None:
                     left[now].append(path)
                     continue
-                for told, values in found.items():
+                for told, count in found.counted.items():
+                    yield (*told, *("" for _ in integers), path, str(now), str(count))
+                for told, values in found.read.items():
                     for start in range(0, len(values[0]), _TOGETHER):
                         packed = (" ".join(map(str, each[start : start + _TOGETHER])) for each in values)
-                        yield (*told, *packed, path, str(now))
+                        yield (*told, *packed, path, str(now), "1")
 
         packed = f"{OWN[name]}_packed"
-        columns = (key, "_file", *integers, "filename", "now")
+        columns = (key, "_file", *integers, "filename", "now", "n")
         self._engine.insert_rows(packed, dict.fromkeys(columns, "varchar"), rows())
-        unpacked = {name: f"unnest(string_split({quoted(name)}, ' '))::bigint" for name in integers} | {
-            "now": "now::boolean"
-        }
-        names = [*(column.name for column in kept), "filename", "now"]
+        unpacked = {c: f"nullif(unnest(string_split({quoted(c)}, ' ')), '')::bigint" for c in integers}
+        unpacked |= {"now": "now::boolean", "n": "n::bigint"}
+        names = [*(column.name for column in kept), "filename", "now", "n"]
         parts = [f"select {', '.join(f'{unpacked.get(c, quoted(c))} as {quoted(c)}' for c in names)} from {packed}"]
         told = ", ".join(quoted(column.name) for column in kept)
         for now, files in left.items():
             if files:
                 parts.append(
-                    f"select {told}, filename, {now} as now from {read_files(sorted(files))} "
+                    f"select {told}, filename, {now} as now, 1 as n from {read_files(sorted(files))} "
                     f"where {quoted(key)} in ({wanted})"
                 )
-        found = " union all ".join(parts)
-        self._engine.materialize(OWN[name], f"select * from ({found}) where {condition}")
-        return found
+        sql = " union all ".join(parts)
+        self._engine.materialize(OWN[name], f"select * from ({sql}) where {condition}")
+        return sql
 
     def _moments_known(self, known: Tombstones) -> None:
         """Adds moments that tombstones already contain: the motions that showed them may already be removed."""
@@ -256,20 +282,15 @@ class Devices:
         more.update(self._engine.rows("select serialNumber, moment from erased_moments"))
         self._engine.insert_rows("erased_moments", {"serialNumber": "varchar", "moment": "bigint"}, sorted(more))
 
-    def _withheld_of_all(self, before: Tombstones) -> int:
+    def _withheld_of_all(self) -> int:
         """Returns how many withheld readings are erased, for serial numbers that nobody else claims."""
-        claimed = self._engine.rows(
-            "select c.serialNumber, count(*) from claimed as c inner join erased_serials as e "
-            "on c.serialNumber = e.serialNumber group by all"
-        )
         # with a single claimant nothing was withheld
-        shared = [(number,) for number, count in claimed if count + before.claimants(self._key, number) > 1]
-        if not shared:
+        shared = "select serialNumber from erased_serials intersect select serialNumber from shared_serials"
+        if not self._engine.rows(f"{shared} limit 1"):
             return 0
-        self._engine.insert_rows("erased_shared", {"serialNumber": "varchar"}, shared)
         [(count,)] = self._engine.rows(
             "select count(*) from (select distinct serialNumber, sensorReadingTime, distanceFromObject "
-            "from own_steps where now and serialNumber in (select serialNumber from erased_shared)) as s "
+            f"from own_steps where now and serialNumber in ({shared})) as s "
             "left join (select c.serialNumber, m.moment, count(distinct c.person) as movers from claimed as c "
             "inner join erased_motions as m on c.person = m.person group by all) as m "
             "on s.serialNumber = m.serialNumber and s.sensorReadingTime = m.moment where coalesce(m.movers, 0) <> 1"

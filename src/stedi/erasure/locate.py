@@ -109,7 +109,7 @@ class SubjectRows:
         engine.bind_files("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses()
         self._recovered = found is None and pending.recovered
-        self._devices = Devices(engine, key, {name: self._live(name) for name in devices.OWN})
+        self._devices = Devices(engine, key, {name: self._live(name) for name in devices.OWN}, before)
         if found:
             # the rows that told of their devices may be gone: marks are compared instead
             self.tombstones = found.tombstones
@@ -174,7 +174,7 @@ class SubjectRows:
             tainted,
             {sha256: (accepted, quarantined) for sha256, (accepted, quarantined) in counts.items()},
             {name: tuple(self._follows(name)) for name in tables.graph().selects if name in ZONES},
-            self._devices.withheld(before),
+            self._devices.withheld(),
             customers,
             mentioned,
             self.tombstones,
@@ -508,7 +508,9 @@ class SubjectRows:
         )
         # `devices` has read these tables already
         if mentioned == "false" and name in devices.OWN:
-            return self.engine.rows(sql.format(files=devices.OWN[name]))
+            return self.engine.rows(
+                f"select filename, {content}, sum(n)::bigint, 0 from {devices.OWN[name]} where {theirs} group by all"
+            )
         if self._workers is None:  # a task's session would need copies of relations that this session already has
             counts, left = dict[str, int](), list(files)
             if mentioned == "false" and theirs == _BY_ID:
