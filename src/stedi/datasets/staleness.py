@@ -210,7 +210,7 @@ def _later(
     # whoever has named one date only cannot have moved it; of the few others all records are looked at
     several = (email for customer, named in dates.items() if len(named) > 1 for email in spellings[customer])
     engine.insert_rows("several", {"email": "varchar"}, ((email,) for email in several))
-    # a file counts as landed when the last of its records was, out of quarantine: better too many are named than too few
+    # a file counts as landed when its last record was, from quarantine: better too many are named than too few
     engine.materialize(
         "records_of_several",
         "select c.*, coalesce(l.landed, 0) as landed from customers_landing as c left join (select sha256, "
