@@ -129,6 +129,13 @@ def test_every_public_name_is_in_the_python_page() -> None:
     assert [name for name in stedi.__all__ if f"stedi.{name}" not in text("docs/python.md")] == []
 
 
+def test_every_method_of_a_lake_is_in_the_python_page() -> None:
+    # what is in the catalog is for the modules of this package
+    names = {name for name in vars(stedi.Lake) if not name.startswith("_")} - {"catalog"}
+    said = set(re.findall(r"\b[Ll]ake\.(\w+)", text("docs/python.md")))
+    assert names - said == set()
+
+
 def test_every_module_is_in_the_architecture() -> None:
     source = Path(stedi.__file__).parent
     names = {path.stem for path in source.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}

@@ -32,6 +32,7 @@ from stedi.erasure import delivered_file, deliveries
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.search import look
 from stedi.landing import reader
+from stedi.landing.deliveries import local
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 
@@ -394,6 +395,13 @@ def test_an_inbox_that_has_vanished_does_not_stop_the_lake(stage: Stage) -> None
     assert receipt["removed"]["delivered"]["left"] == [str(delivered)]
     assert looked_for(lake, BO)().found
     lake.build()
+
+
+def test_an_inbox_without_files_leaves_nothing_to_look_at(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    named = [str(tmp_path / "in"), str(tmp_path / "in" / "*.json")]
+    assert [item.why for item in local.walk(named) if isinstance(item, local.Skipped)] == list(local.NOTHING)
+    assert deliveries.rewrite(named, TRACES, MOMENTS, tmp_path / "lake", tmp_path / "tmp") == ([], [])
 
 
 def test_quarantined_envelopes_lose_them_alone(stage: Stage) -> None:

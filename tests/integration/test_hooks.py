@@ -23,7 +23,7 @@ import pytest
 from deliveries import customer, deliver, motion, step
 from lakes import Slate
 from stedi import Lake, cli
-from stedi.cli import hooks
+from stedi.cli import hooks, pipeline
 from stedi.operations import posting, tracing
 from stedi.privacy import tombstones
 from stedi.storage import durable
@@ -373,6 +373,15 @@ def test_every_command_that_writes_takes_the_hooks() -> None:
     reads |= {"dataset", "export", "history", "log", "ndjson", "query", "report", "roles", "runs", "status", "tables"}
     assert _commands().keys() - words <= reads | {"verify"}
     assert words <= hooks.COMMANDS
+
+
+def test_every_command_changes_a_lake_or_does_not() -> None:
+    """What an interrupted one says depends on it; those that need no lake are said here."""
+    looks, writes, words = pipeline._LOOKS, hooks.COMMANDS, _commands().keys()
+    # some actions of `dataset` write; an audit adds its own record, and only a replay changes the quarantine
+    assert looks & writes == {"audit", "quarantine"}
+    assert words - looks - writes == {"aws", "completion", "dataset", "demo", "ndjson"}
+    assert looks <= words
 
 
 def _commands() -> dict[str, argparse.ArgumentParser]:

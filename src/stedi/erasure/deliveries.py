@@ -199,7 +199,7 @@ def _files(paths: Sequence[str], root: Path, temporary: Path, work: _Inbox) -> I
             for leftover in stale(file.path):
                 leftover.unlink(missing_ok=True)
             yield _File(file.path, file.path, file, file.name)
-        elif file.failed and file.why != local.ARCHIVED and not file.why.startswith(("a folder without", "matches")):
+        elif file.failed and file.why not in (local.ARCHIVED, *local.NOTHING):
             work.leave(file.name, file.why)
     # the new files lie in the same folders
     taken.update(os.fspath(file.new) for file in work.done)

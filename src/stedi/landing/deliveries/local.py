@@ -34,6 +34,9 @@ ARCHIVES = (".7z", ".br", ".bz2", ".lz4", ".rar", ".tar", ".tar.gz", ".tar.zst",
 
 ARCHIVED = "an archive or an unsupported compression: unpack it, or use gzip or zstd"
 
+NOTHING = ("a folder without files to land", "matches no file to land")
+"""Why a folder and a glob are failures that have nothing to land: nothing is wrong with any file."""
+
 HIDDEN = (".", "_")
 """What a name begins with that no folder delivers and no wildcard matches."""
 
@@ -255,7 +258,7 @@ class _Journey:
                 root = _Root(real, name, tuple(typed))
                 yield from self._below(root, real)
                 yield from self._linked(root)
-                why = None if root.found else "a folder without files to land"
+                why = None if root.found else NOTHING[0]
             else:
                 why = f"expected a file or a folder, found {_kind(found.st_mode)}"
         if why is not None:
@@ -272,7 +275,7 @@ class _Journey:
             yield from self._below(root, match)
         yield from self._linked(root)
         if not root.found:
-            yield Skipped(printable_name(pattern), "matches no file to land", failed=True)
+            yield Skipped(printable_name(pattern), NOTHING[1], failed=True)
 
     def _below(self, root: _Root, top: str) -> Iterator[Delivered | Skipped]:
         """Yields a path and everything below it; without recursion, since folders may be very deep."""
