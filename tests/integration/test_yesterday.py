@@ -76,6 +76,25 @@ def test_who_agrees_again_is_there_again(lake: Lake, slate: Slate) -> None:
     assert counts(lake) == [3, 4, 2, 3, 3]
 
 
+def test_since_consent_who_agrees_again_later_is_left_out_of_what_has_their_readings_from_before(slate: Slate) -> None:
+    """All their rows were shown again, with readings that they had withdrawn and have not given back (rule 4)."""
+    lake, inbox = slate.made(three, "since-consent"), slate.inbox()
+    before = counts(lake)
+    assert before == [3, 4, 2, 3, 3]
+    deliver(inbox, "customer", [customer(ANN, 60, 300, serialNumber="s1")], "same.json")
+    deliver(inbox, "customer", [customer(BEN.upper(), 150, 300, serialNumber="s2")], "later.json")
+    lake.land(inbox)
+    # before a build and after it; of the customers tables no row is of readings
+    assert counts(lake) == [3, 2, 2, 1, 1]
+    ben = lake.key().customer_id(BEN)
+    with lake.query(f"select count(*) from accelerometer_trusted where customer_id = '{ben}'", at="then") as result:
+        assert (result.fetchall(), result.left_out.rows, result.left_out.people) == ([(0,)], 2, 1)
+    lake.build()
+    assert counts(lake) == [3, 2, 2, 1, 1]
+    assert counts(lake, None) == counts(lake, lake.history("machine_learning_curated")[0].id) == [3, 3, 2, 2, 2]
+    assert counts(lake, as_published=True) == before
+
+
 @pytest.mark.parametrize("role", ["scientist", "engineer", "officer"])
 def test_no_role_sees_them_but_an_officer_who_asks_for_it(lake: Lake, role: Any) -> None:
     lake.withdraw(BEN)
@@ -111,7 +130,7 @@ def test_what_was_left_out_is_said_on_stderr_and_nothing_if_nothing_was(
     assert cli.main([*words, sql]) == 0
     told = capsys.readouterr()
     assert told.out.splitlines()[1:] == [f",{ANN}"]
-    assert told.err == "left out: 1 row of 1 person who does not agree to research now\n"
+    assert told.err == "left out: 1 row of 1 person who does not agree to this use now\n"
     assert cli.main([*words, "--as-published", sql]) == 0
     told = capsys.readouterr()
     assert (len(told.out.splitlines()), told.err) == (3, "")

@@ -95,7 +95,7 @@ def write_rows(reader: pa.RecordBatchReader, form: Format | str, options: argpar
 
 
 def _report_left_out(result: Result, role: Role) -> None:
-    """Reports what an answer lacks: masked columns, and rows of people who do not consent now."""
+    """Reports what an answer lacks: masked columns, and rows of people who may not be shown now."""
     if result.masked:
         columns: dict[str, list[str]] = {}
         for name in result.masked:
@@ -107,7 +107,7 @@ def _report_left_out(result: Result, role: Role) -> None:
         rows, people = result.left_out.rows, result.left_out.people
         terminal.say(
             f"left out: {rows:,} row{'s' * (rows != 1)} of {people:,} {'person' if people == 1 else 'people'} who "
-            f"{'does' if people == 1 else 'do'} not agree to research now"
+            f"{'does' if people == 1 else 'do'} not agree to this use now"
         )
 
 

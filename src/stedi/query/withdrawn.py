@@ -14,7 +14,7 @@ from pathlib import Path
 from stedi.catalog import Snapshot, TableState
 from stedi.context import Context
 from stedi.engines.duckdb import DuckDB
-from stedi.engines.literals import path_literal
+from stedi.engines.literals import path_literal, quoted
 from stedi.privacy import consent
 from stedi.schema.feeds import CUSTOMER
 from stedi.schema.tables import ALL_COLUMNS, DataFile
@@ -57,9 +57,23 @@ def left_out(
         consents = consent.consenting(records, key, now)
         for state, snapshot in below:
             engine.bind_files("as_it_was", catalog.files(state, snapshot), table=state.name)
-            counted = engine.stream(f"select {PERSON}, count(*) from as_it_was group by {PERSON}")
-            found[state.name] = {person: count for person, count in counted if person not in consents}
+            counted = engine.stream(
+                f"select {PERSON}, count(*), {_first(context, state)} from as_it_was group by {PERSON}"
+            )
+            found[state.name] = {
+                person: count
+                for person, count, first in counted
+                if person not in consents or (first is not None and first < consents[person])
+            }
     return found
+
+
+def _first(context: Context, state: TableState) -> str:
+    """Returns the SQL of the instant of somebody's first reading that must not be from before consent, or of null."""
+    times = {"timestamp", "sensorReadingTime"} & {column.name for column in state.columns}
+    if context.config.readings != "since-consent" or not times:
+        return "null::bigint"
+    return f"epoch_ms(min({quoted(times.pop())}))"
 
 
 def taken_out(
