@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
+from random import Random, randrange
 from typing import Any
 
 import duckdb
@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from effort import tries
+from fuzzing import fuzz, noticed
 from stedi.engines import thrift
 from stedi.erasure import dictionaries
 
 ROWS = 400
+SOURCE = Path(dictionaries.__file__).with_suffix(".c")
 
 
 def texts_of_rows(path: Path) -> dict[str, set[str]]:
@@ -212,3 +215,49 @@ def test_a_page_in_two_frames_makes_its_column_partial(tmp_path: Path) -> None:
     path.write_bytes(content[:start] + chunk + footer + len(footer).to_bytes(4, "little") + b"PAR1")
     assert texts_of_rows(path)["a"] == {"ab", "cd"}, "an engine reads all frames"
     assert stored(path).partial == {"a"}
+
+
+def in_plain(values: list[bytes]) -> bytes:
+    return b"".join(len(value).to_bytes(4, "little") + value for value in values)
+
+
+@pytest.mark.skipif(dictionaries.library() is None, reason="no compiler")
+def test_the_library_reads_what_is_read_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = Random(seed)
+    letters = [b"a", b"", b"\x1f", b"\0", "\u00e9".encode(), b"\xc3", b"\xff", b"x" * 300]
+    for _ in range(tries(500, 2_000, 100_000)):
+        some = letters if chance.random() < 0.5 else [b"a", b"b"]
+        values = [b"".join(chance.choices(some, k=chance.randrange(6))) for _ in range(chance.randrange(9))]
+        page = in_plain(values)
+        if damaged := page and chance.random() < 0.3:
+            page = page[: chance.randrange(len(page))] + chance.choice([b"", b"a"])
+        found: list[tuple[bool, set[str]]] = []
+        for library in (dictionaries.library(), None):
+            with monkeypatch.context() as patch:
+                patch.setattr(dictionaries, "library", lambda library=library: library)
+                texts: set[str] = set()
+                found.append((dictionaries._add_entries(page, texts), texts))
+        assert found[0] == found[1], f"seed {seed}"
+        assert damaged or found[0] == (True, {value.decode("utf-8", "replace") for value in values}), f"seed {seed}"
+
+
+def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
+    count = tries(5_000, 20_000, 3_000_000)
+    done = fuzz(tmp_path, SOURCE, count)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > count / 3, "too few pages were whole"
+
+
+@pytest.mark.parametrize(
+    ("bound", "looser"),
+    [
+        ("size - at < LENGTH", "size - at < 1"),
+        ("length > size - at", "length > size + 1 - at"),
+        (" || memchr(bytes + at, separator, (size_t)length)", ""),
+        ("(i64)bytes[at + 1] << 8", "0"),
+    ],
+)
+def test_a_library_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:
+    assert noticed(fuzz(tmp_path, SOURCE, 6_000, mutant=(bound, looser)))

@@ -10,6 +10,7 @@ from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, FLOAT, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 """The types of fields."""
+_NUMBERS = (I16, I32, I64)
 _DEEPEST = 16
 """Structures within structures: crafted bytes must not exhaust the interpreter's stack."""
 
@@ -87,17 +88,23 @@ def _struct(data: bytes | memoryview, at: int, depth: int) -> tuple[Struct, int]
             number = (value >> 1) ^ -(value & 1)
         if kind in (TRUE, FALSE):
             fields[number] = kind, None
+        elif kind in _NUMBERS and (value := data[at]) < 128:  # most are one byte: a call would take most of the time
+            at += 1
+            fields[number] = kind, (value >> 1) ^ -(value & 1)
         else:
             found, at = _value(data, at, kind, depth)
             fields[number] = kind, found
 
 
 def _value(data: bytes | memoryview, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (I16, I32, I64):
+    if kind in _NUMBERS:
         value, at = _varint(data, at)
         return (value >> 1) ^ -(value & 1), at
     if kind == BINARY:
-        size, at = _varint(data, at)
+        size = data[at]
+        at += 1
+        if size > 127:
+            size, at = _varint(data, at - 1)
         # a slice would be silently shorter
         if size > len(data) - at:
             raise Unreadable

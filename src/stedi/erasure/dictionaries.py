@@ -4,7 +4,8 @@ An engine returns only the values of rows, and decodes every row for them. A dic
 hold other values. Code that removes rows without decoding them must also remove these values, as `engines.pages` does.
 Where all data pages of a column have only indices into a dictionary, the dictionary holds the values of all rows.
 
-This module shares only the Thrift protocol with `engines.parquet` and `engines.pages`.
+`dictionaries.c` takes texts apart, if it is compiled. This module shares only the Thrift protocol with `engines.parquet`
+and `engines.pages`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
+from ctypes import byref, c_char_p, c_int64, c_ubyte, c_void_p
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stedi import _native
 from stedi._frozen import dataclass, field
 from stedi.engines import thrift
 from stedi.engines.thrift import Struct
@@ -92,7 +96,7 @@ def footer(path: Path) -> Footer | None:
 
 def stored(footers: Iterable[Footer]) -> Stored:
     """Returns the texts that some files store; the columns of a damaged file are partial."""
-    found: dict[str, set[bytes]] = {}
+    found: dict[str, set[str]] = {}
     partial: set[str] = set()
     for each in footers:
         try:
@@ -102,7 +106,7 @@ def stored(footers: Iterable[Footer]) -> Stored:
         except (OSError, *_DAMAGED):
             # the engine reports it, and it is searched as bytes
             partial.update(found, (name for name, _ in each.columns or ()))
-    return Stored({column: _decoded(values) for column, values in found.items()}, partial)
+    return Stored(found, partial)
 
 
 def _flat(root: Struct, elements: list[Struct]) -> tuple[tuple[str, str], ...] | None:
@@ -133,7 +137,7 @@ def _required(elements: list[Struct]) -> frozenset[str]:
     return frozenset(element[4][1].decode("utf-8", "replace") for element in required)
 
 
-def _add_group(stream: Any, group: Struct, of: Footer, found: dict[str, set[bytes]], partial: set[str]) -> None:
+def _add_group(stream: Any, group: Struct, of: Footer, found: dict[str, set[str]], partial: set[str]) -> None:
     """Adds the texts of a row group."""
     left = {name for name, kind in of.columns or () if kind == "VARCHAR"}
     for chunk in group[1][1][1]:
@@ -154,11 +158,11 @@ def _add_group(stream: Any, group: Struct, of: Footer, found: dict[str, set[byte
     partial.update(left)
 
 
-def _add_bounds(statistics: Struct, values: set[bytes]) -> None:
-    values.update(statistics[number][1] for number in (1, 2, 5, 6) if number in statistics)
+def _add_bounds(statistics: Struct, values: set[str]) -> None:
+    values.update(_text(statistics[number][1]) for number in (1, 2, 5, 6) if number in statistics)
 
 
-def _add_pages(stream: Any, meta: Struct, rows: int, required: bool, values: set[bytes]) -> bool:
+def _add_pages(stream: Any, meta: Struct, rows: int, required: bool, values: set[str]) -> bool:
     """Adds the texts of a chunk's pages, and returns whether they are all texts that its rows can have."""
     codec, count, data, size = (meta[number][1] for number in (4, 5, 9, 7))
     start = meta[11][1] if 11 in meta and 0 < meta[11][1] < data else data
@@ -216,31 +220,35 @@ def _unpacked(page: memoryview, size: int, codec: int) -> bytes:
     return content
 
 
-def _add_entries(page: bytes, values: set[bytes]) -> bool:
+def _add_entries(page: bytes, values: set[str]) -> bool:
     """Adds all texts in the bytes of a dictionary or of plain values, whatever count the header of the page states.
 
     Returns:
         Whether the bytes are texts to their end.
     """
-    at, end = 0, len(page)
-    length = page[:4]
-    step = 4 + int.from_bytes(length, "little")
-    if (
-        end
-        and end % step == 0
-        and all(page[byte::step] == length[byte : byte + 1] * (end // step) for byte in range(4))
-    ):
-        values.update(text for (text,) in struct.iter_unpack(f"4x{step - 4}s", page))  # texts of one length
+    if not page:
         return True
+    if native := library():
+        joined = bytearray(len(page))
+        size = native.stedi_split(page, len(page), ord(_BETWEEN), byref(c_ubyte.from_buffer(joined)))
+        if size > 0:
+            values.update(_text(joined[: size - 1]).split(_BETWEEN))
+            return True
+    at, end = 0, len(page)
     while at + 4 <= end:
         until = at + 4 + _LENGTH(page, at)[0]
-        values.add(page[at + 4 : until])
+        values.add(_text(page[at + 4 : until]))
         at = until
     return at == end
 
 
-def _decoded(values: set[bytes]) -> set[str]:
-    listed = b"\x1f".join(values).decode("utf-8", "replace").split(_BETWEEN)
-    if len(listed) == len(values):
-        return set(listed)
-    return {value.decode("utf-8", "replace") for value in values}
+def _text(raw: bytes | bytearray) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+@cache
+def library() -> Any:
+    """Returns the compiled library, or None."""
+    return _native.library(
+        Path(__file__).with_suffix(".c"), {"stedi_split": [c_int64, c_char_p, c_int64, c_ubyte, c_void_p]}
+    )
