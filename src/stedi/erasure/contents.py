@@ -167,7 +167,7 @@ def _in_avro(stream: BinaryIO, *, latin: bool) -> Iterator[str]:
     reader = fastavro.reader(stream)
     seen: set[str] = set()
     for record in chain([reader.metadata], reader):
-        new = dict.fromkeys(text for text in _values(record, latin) if text not in seen)  # names of fields recur
+        new = dict.fromkeys(text for text in _values(record, latin=latin) if text not in seen)  # names of fields recur
         if len(seen) < _MOST_KNOWN:
             seen.update(new)
         yield "\n".join(new)
@@ -192,13 +192,20 @@ def values(value: object) -> str:
     return "\n".join(_values(value))
 
 
-def _values(value: object, latin: bool = False) -> Iterator[str]:
-    """Yields all values of a decoded record as texts; `latin` as in `decoding.plain`."""
-    if isinstance(value, dict):
-        for pair in value.items():
-            yield from _values(pair, latin)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _values(part, latin)
-    else:
-        yield as_text(value, latin=latin) if isinstance(value, bytes) else str(value)
+def _values(value: object, *, latin: bool = False) -> list[str]:
+    """Returns all values of a decoded record as texts; `latin` as in `decoding.plain`."""
+    found: list[str] = []
+    _add_values((value,), found, latin=latin)
+    return found
+
+
+def _add_values(parts: Iterable[object], found: list[str], *, latin: bool) -> None:
+    for part in parts:
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, dict):
+            _add_values(chain.from_iterable(part.items()), found, latin=latin)
+        elif isinstance(part, list | tuple):
+            _add_values(part, found, latin=latin)
+        else:
+            found.append(as_text(part, latin=latin) if isinstance(part, bytes) else str(part))

@@ -4,8 +4,8 @@ An engine returns only the values of rows, and decodes every row for them. A dic
 hold other values. Code that removes rows without decoding them must also remove these values, as `engines.pages` does.
 Where all data pages of a column have only indices into a dictionary, the dictionary holds the values of all rows.
 
-`dictionaries.c` takes texts apart, if it is compiled. This module shares only the Thrift protocol with `engines.parquet`
-and `engines.pages`.
+`dictionaries.c` takes texts apart, if it is compiled. This module shares only the Thrift protocol with
+`engines.parquet` and `engines.pages`.
 """
 
 from __future__ import annotations

@@ -59,9 +59,7 @@ class Identifiers:
     foreign: frozenset[str] = frozenset()
     _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
     # of its own in each: `replace` with other numbers looks for others
-    _sought: dict[bool, tuple[dict[str, list[str]], Sought, Sought]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _sought: dict[bool, tuple[Sought, Sought]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _named: list[frozenset[str] | None] = field(default_factory=list, repr=False, compare=False)
     _sought_addresses: list[Sought] = field(default_factory=list, repr=False, compare=False)
 
@@ -76,18 +74,17 @@ class Identifiers:
 
     def says(self, text: str, *, data: bool = True) -> bool:
         """Returns whether a text contains one of them without decoding; arguments as for `found`."""
-        plain = folded(text)
-        texts, words, numbers = self._texts(data=data)
-        typed = tokens.smoothed(plain) if data and (texts or self.phones) else plain
-        for among in {plain, typed}:
-            for word in words.among(among):
-                if any(
-                    (among is plain or "@" not in name) and stands(among, name)
-                    for name in tokens.having(among, word, texts[word])
-                ):
-                    return True
+        names, numbers = self._texts(data=data)
         for number in numbers.among(text):
             if number in text and (data or _tells(number)) and stands(text, number):
+                return True
+        # no other character becomes an `@` when it is folded, and without one there is no address
+        if not data and "@" not in text:
+            return False
+        plain = folded(text)
+        typed = tokens.smoothed(plain) if data and (names or self.phones) else plain
+        for among in {plain, typed}:
+            if any((among is plain or "@" not in name) and stands(among, name) for name in names.among(among)):
                 return True
         if data and tokens.calls(typed, self.phones):
             return True
@@ -105,22 +102,15 @@ class Identifiers:
         self._known.update(dict.fromkeys(found, True))
         return found
 
-    def _texts(self, *, data: bool) -> tuple[dict[str, list[str]], Sought, Sought]:
-        """Returns the names that are looked for as texts, by a word that all spellings of one have; words and numbers.
-
-        Plain addresses are found by their marks.
-        """
+    def _texts(self, *, data: bool) -> tuple[Sought, Sought]:
+        """Returns the names that are looked for as texts, and the numbers; plain addresses are found by their marks."""
         if data not in self._sought:
-            found: dict[str, list[str]] = {}
+            found: set[str] = set()
             for name in self.names:
                 sign = "@" in name
                 if (data or sign) and not (sign and tokens.is_plain(name) and name in addresses(name)):
-                    for written in {name, name if sign else tokens.smoothed(name)}:
-                        parts = written.replace(",", " ").split()
-                        # the longest word is in few other texts
-                        word = max(parts, key=lambda part: (len(part), part), default=written)
-                        found.setdefault(word, []).append(written)
-            self._sought[data] = found, Sought(found), Sought(self.numbers)
+                    found |= {name, name if sign else tokens.smoothed(name)}
+            self._sought[data] = Sought(found), Sought(self.numbers)
         return self._sought[data]
 
     @property

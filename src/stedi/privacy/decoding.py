@@ -52,8 +52,8 @@ def texts(raw: bytes, *, most: int = MOST, latin: bool = False) -> list[str]:
         most: Bytes to decompress from one stream, at most.
         latin: As in `plain`.
     """
-    if raw[:1] not in _FIRST and b"\0" not in raw:  # most are plain
-        return [raw.decode("utf-8", "replace")]
+    if raw[:1] not in _FIRST:  # most are plain
+        return list(plain(raw, latin=latin)) if b"\0" in raw else [raw.decode("utf-8", "replace")]
     return [text for part in layers(raw, most=most) for text in plain(part, latin=latin)]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi import _native
-from stedi.privacy.tokens import FEW, words
+from stedi.privacy.tokens import FEW, having, words
 
 _SLOTS = 32
 """Slots of the table for each text: at most places of another text, a slot is empty."""
@@ -30,36 +30,45 @@ class Sought:
     def __init__(self, texts: Collection[str]) -> None:
         self._texts = tuple(texts)
         self._table: _Table | None = None
-        self._words: frozenset[str] = frozenset()
-        self._others: tuple[str, ...] = ()
+        self._by_word: dict[str, list[str]] = {}
         if len(self._texts) <= FEW:
             return
         if all(self._texts) and library():
             self._table = _Table(self._texts)
-        else:
-            self._words = frozenset(text for text in texts if words(text) == [text])
-            self._others = tuple(text for text in texts if text not in self._words)
+            return
+        for text in self._texts:
+            # the longest word is in few other texts
+            word = max(text.replace(",", " ").split(), key=lambda part: (len(part), part), default=text)
+            self._by_word.setdefault(word, []).append(text)
+        self._words = frozenset(word for word in self._by_word if words(word) == [word])
+        self._others = tuple(word for word in self._by_word if word not in self._words)
 
     def __reduce__(self) -> tuple[type[Sought], tuple[tuple[str, ...]]]:
         return Sought, (self._texts,)  # a table has addresses of this process's memory
 
+    def __len__(self) -> int:
+        return len(self._texts)
+
     def among(self, text: str) -> Collection[str]:
         """Returns those that may stand alone in a text, without those that certainly do not.
 
-        Words consist of letters, digits and `_`; a hyphen joins two. So a text that is a word and stands alone is found
-        among the words of a text.
+        Without the library, they are looked up among the words of the text. Words consist of letters, digits and `_`; a
+        hyphen joins two. So the words of a text that stands alone are among them.
         """
         if self._table is not None:
             return [self._texts[place] for place in self._table.contained(text)]
         if len(self._texts) <= FEW:
             return self._texts
-        return (*self._words.intersection(words(text)), *self._others)
+        found: set[str] = set()
+        for word in (*self._words.intersection(words(text)), *self._others):
+            found |= having(text, word, self._by_word[word])
+        return found
 
     def may_stand(self, text: str) -> bool:
-        """Returns whether one of them may stand alone in a text."""
+        """Returns whether one of them may stand alone in a text; without the library a set that is not small may."""
         if len(self._texts) <= FEW:
             return any(sought in text for sought in self._texts)
-        return bool(self.among(text))
+        return self._table is None or bool(self._table.contained(text))
 
 
 class _Native(Structure):

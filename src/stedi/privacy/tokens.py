@@ -69,8 +69,9 @@ _SOFT_BREAK = re.compile(r"=\r?\n")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*(?:\r?\n[A-Za-z0-9+/_-]+)?")
 _HEX = re.compile(r"[0-9a-fA-F\s-]+")
 """A run that is a checksum or an id rather than base64."""
-_ODD = re.compile(r"[^\x20-\x7e]+")
-_WIDE = re.compile(r"[^\x00-\x7f\ufffd]+")
+_IDS = re.compile(r"[0-9a-fA-F \n-]+")
+"""Texts that show no sign of an encoding: ids, dates and numbers, one a line."""
+_PRINTED, _ASCII = bytes(range(32, 127)), bytes(range(128))
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
 _BROKEN = re.compile(r'"[^"\s@]{0,320}(?:@[^"\s]{0,320})?\\(?:[tnr]|u00(?:09|0[aAdD]))[^"\s]{0,320}"')
 """A quoted string with an `@` that an escaped tab or line break divides: without the break it can be an address."""
@@ -302,6 +303,8 @@ def readings(text: str, levels: int = _LEVELS, *, controls: bool = True) -> Iter
         controls: Whether control characters are invisible. In binary files they are lengths between two values.
     """
     yield text
+    if _IDS.fullmatch(text):
+        return
     if "\\" in text and "@" in text:
         for joined in (_BREAK.sub("", match[0]) for match in _BROKEN.finditer(text) if "@" in match[0]):
             yield joined
@@ -346,7 +349,9 @@ def visible(text: str, *, but: str = "", controls: bool = True) -> str:
         raw = text.encode()
         kept = raw.translate(None, _CONTROLS if but else _CONTROLS + b"\t\n\r")
         return text if len(kept) == len(raw) else kept.decode()
-    odd = set("".join((_ODD if controls else _WIDE).findall(text)))
+    # as bytes, of which those of other characters are left: half of an escaped pair is one, too
+    raw = text.encode("utf-8", "surrogatepass").translate(None, _PRINTED if controls else _ASCII)
+    odd = set(raw.decode("utf-8", "surrogatepass"))
     hidden = "".join(c for c in odd if c not in but and _hides(c) and (controls or unicodedata.category(c) != "Cc"))
     return re.sub(f"[{re.escape(hidden)}]+", "", text) if hidden else text
 
