@@ -389,6 +389,26 @@ def test_a_withdrawal_writes_no_file_of_new_rows(
     assert not [sql for sql in written if "__insert" in sql]
 
 
+@pytest.mark.parametrize(("change", "some"), [(bo_withdraws, False), (bo_shares_a_reading, True)])
+def test_assertions_run_where_a_change_could_have_broken_a_row(
+    change: Callable[[Callable[..., None]], None],
+    some: bool,
+    lake: Lake,
+    land: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, real = list[str](), DuckDB.rows
+
+    def watched(self: DuckDB, sql: str) -> Any:
+        asked.append(sql)
+        return real(self, sql)
+
+    change(land)
+    monkeypatch.setattr(DuckDB, "rows", watched)
+    build(lake, NOW)
+    assert any("training_rows_are_conserved" in sql for sql in asked) == some
+
+
 def test_a_build_that_follows_little_in_a_large_lake_uses_one_thread(
     lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

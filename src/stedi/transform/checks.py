@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MOTIONS, _STEPS, _LEARNED = "accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated"
 _DISTINCT, _CONSERVED = "accelerometer_readings_are_distinct", "training_rows_are_conserved"
+_SCOPED = frozenset({*MOMENTS, "customers_trusted", "customers_curated"})
+"""Tables of which the assertions read only what a change could have broken."""
 _LARGE = 1_000_000
 """Rows of which the SQL costs more than importing what reads them in order."""
 
@@ -66,7 +68,8 @@ def prove_consent(
         consent_check.agree(engine, key, now, "customers_trusted__proven", news)
         suspects = consent_check.among(engine, "proof__suspects")
         if suspects:
-            agreed = "select customer_id from proof__agreed"
+            # a suspect agrees only if their records say so now; what was proved of the others is not read again
+            agreed = "select customer_id from proof__consents"
             absent = f"select customer_id from proof__suspects where customer_id not in ({agreed})"
     people: list[tuple[str, str]] = []
     for name, files in new.items():
@@ -133,7 +136,12 @@ def check_assertions(
         del whole[_CONSERVED]
     if parts:
         relations = _scoped(engine, changed, files, absent)
-        parts = {name: tables.rebind(sql, relations) for name, sql in parts.items()}
+        parts = {
+            name: tables.rebind(sql, relations)
+            for name, sql in parts.items()
+            # where no row can have been broken, an assertion would read nothing
+            if relations or not checks[name].reads <= _SCOPED
+        }
     # small tables at once, large ones one after the other: each may need all the memory
     alone = [{name: sql} for name in whole for sql in _divided(engine, checks[name], files)]
     # an engine of many machines has room for all, and asks them once
@@ -181,7 +189,11 @@ def _in_order(files: Sequence[DataFile]) -> bool:
 def _scoped(
     engine: Engine, changed: AbstractSet[str], files: Mapping[str, Sequence[DataFile]], absent: str
 ) -> dict[str, str]:
-    """Makes the rows that a change could have broken readable; returns the relation for each table of readings."""
+    """Makes the rows that a change could have broken readable.
+
+    Returns:
+        The relation for each table; none if there are no such rows, as when customers only left.
+    """
     affected = [
         f"select customer_id from {name}__{what}"
         for name in sorted(changed)
@@ -198,6 +210,8 @@ def _scoped(
     # no instant is before 2000: where no table of readings has changed, nothing is in the span
     [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
     among = consent_check.among(engine, "audited__customers")
+    if low is None and not among:
+        return {}
     relations = {}
     for name, moment in MOMENTS.items():
         within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
@@ -215,7 +229,7 @@ def _scoped(
         engine.view(relations[name], sql)
     owners = f"select customer_id from {relations['step_trainer_trusted']}"
     engine.materialize("audited__owners", f"select customer_id from audited__customers union {owners}")
-    for name in ("customers_trusted", "customers_curated"):
+    for name in sorted(_SCOPED - MOMENTS.keys()):
         relations[name] = f"{name}__audited"
         owned = "customer_id in (select customer_id from audited__owners)"
         engine.view(relations[name], f"select * from {name} where {owned}")
