@@ -22,7 +22,7 @@ from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.engines.table_files import scan
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
-from stedi.schema.tables import COLUMNS, DataFile, graph, rebind
+from stedi.schema.tables import ALL_COLUMNS, COLUMNS, DUCKDB_TYPES, DataFile, graph, rebind
 
 TABLE = "accelerometer_trusted"
 ROWS = (
@@ -334,6 +334,47 @@ def test_sql_normalises_latin_addresses_as_python_does(seed: int, engine: DuckDB
     engine.insert_rows("addresses", {"address": "varchar"}, [(text,) for text in addresses])
     found = engine.rows(f"select address, {NORMAL} from addresses")
     assert [address for address, normal in found if normal != normalise(address)] == []
+
+
+def landed(engine: DuckDB, folder: Path, *emails: str) -> tuple[DataFile, ...]:
+    """Returns a file with a landed record of each address."""
+    columns = ALL_COLUMNS["customers_landing"]
+    values = (
+        f"{'email' if c.name == 'email' else 'null'}::{DUCKDB_TYPES[c.type]} as {quoted(c.name)}" for c in columns
+    )
+    listed = ", ".join(map(literal, emails))
+    return engine.write(
+        "customers_landing", f"select {', '.join(values)} from (select unnest([{listed}]) as email)", folder
+    )
+
+
+def test_spellings_that_were_found_are_found_again_without_reading(engine: DuckDB, tmp_path: Path) -> None:
+    def found(wanted: str) -> set[str]:
+        engine.spellings("found", "select email as address from customers_landing", f"select {wanted} as address")
+        return {text for (text,) in engine.rows("select address from found")}
+
+    # the Kelvin sign folds to a k, which only Python knows
+    files = landed(engine, tmp_path / "one", "Ana@x.example", "ana@x.example ", "bo@x.example", "\u212aim@x.example")
+    engine.bind_files("customers_landing", files)
+    assert found("unnest(['ANA@x.example', 'kim@x.example'])") == {
+        "Ana@x.example",
+        "ana@x.example ",
+        "\u212aim@x.example",
+    }
+    renamed = Path(files[0].path).rename(tmp_path / "away")
+    assert found("'kim@X.example'") == {"\u212aim@x.example"}
+    renamed.rename(files[0].path)
+    # of others nothing is known, nor of other files
+    assert found("unnest(['ana@x.example', 'bo@x.example'])") == {"Ana@x.example", "ana@x.example ", "bo@x.example"}
+    engine.bind_files("customers_landing", landed(engine, tmp_path / "two", "BO@x.example", "ana@x.example"))
+    assert found("'bo@x.example'") == {"BO@x.example"}
+
+
+def test_spellings_in_a_relation_that_is_no_file_are_always_read(engine: DuckDB) -> None:
+    for text in ("ana@x.example", "ANA@x.example"):
+        engine.view("seen", f"select {literal(text)} as email")
+        engine.spellings("found", "select email as address from seen", "select 'ana@x.example' as address")
+        assert engine.rows("select address from found") == [(text,)]
 
 
 def test_nobody_has_no_spellings(engine: DuckDB) -> None:
