@@ -56,6 +56,15 @@ static void read_head(void) {
     Head head;
     end = stedi_head(bytes, before + size, before, &head);
     assert(end <= before + size && (end < 0 || (end > before && !bytes[end - 1])));
+    /* as the only page of a chunk, or one of several */
+    i64 most = dice(3), count;
+    Found *found = sized((size_t)most * sizeof *found);
+    count = stedi_heads(bytes + before, size, most, found);
+    for (i64 n = 0; n < least(count, most); n++) {
+        assert(found[n].begin == (n ? found[n - 1].end : 0) && found[n].begin < found[n].body);
+        assert(found[n].body <= found[n].end && found[n].end <= size);
+    }
+    free(found);
     free(bytes);
 }
 
@@ -107,17 +116,17 @@ int main(int count, char **words) {
             .ranges = ranges, .ranges_count = parts,
             .codes = sized((size_t)claimed * 4), .levels = sized((size_t)claimed * 4),
         };
-        Bounds bounds = {0};
+        Bounds bounds = {0}, others = {0};
         i64 room = 4 + (claimed / 8 + 1) * 11, done;
         u8 *used = sized((size_t)entries), *flags = sized((size_t)entries), *marks = sized((size_t)claimed), *to;
         memset(used, 0, (size_t)entries);
         for (i64 n = 0; n < entries; n++) flags[n] = (u8)dice(3);
         if (plain) {
             to = sized((size_t)(size + 2 * room));
-            done = stedi_plain(&given, kind, &bounds, to);
+            done = stedi_plain(&given, kind, dice(2) ? &bounds : 0, dice(2) ? &others : 0, to);
             assert(done <= size + room);
         } else {
-            if (stedi_mark(&given, entries, flags, marks) == 0) {
+            if (stedi_mark(&given, entries, flags, marks, used) == 0) {
                 for (i64 n = 0; n < claimed; n++) marks[n] &= 1;
                 u8 mark = (u8)dice(2);
                 i64 found = stedi_ranges(marks, claimed, mark, 0), *those = sized((size_t)found * 16), row = 0;
@@ -128,17 +137,16 @@ int main(int count, char **words) {
                 }
                 free(those);
             }
-            stedi_used(&given, entries, used, flags);
             for (i64 n = 0; n < entries; n++) { assert(used[n] <= 1); used[n] = 0; }
-            done = stedi_codes(&given, entries, used);
-            to = sized((size_t)(room + 1 + (done < 0 ? 0 : done / 8 + 1) * (width + 10)));
-            if (done >= 0) {
-                u32 *renumbered = sized((size_t)entries * 4);
-                for (i64 n = 0; n < entries; n++) renumbered[n] = (u32)n;
-                if (width > 31) width = 31;
-                stedi_pack(&given, done, renumbered, width, to);
-                free(renumbered);
-            }
+            stedi_used(&given, entries, used, flags);
+            for (i64 n = 0; n < entries; n++) assert(used[n] <= 1);
+            u32 *renumbered = sized((size_t)entries * 4);
+            for (i64 n = 0; n < entries; n++) renumbered[n] = (u32)n;
+            if (width > 31) width = 31;
+            to = sized((size_t)(room + 1 + (claimed / 8 + 1) * (width + 10)));
+            if (dice(4)) done = stedi_indices(&given, entries, dice(2) ? renumbered : 0, width, to);
+            else done = stedi_codes(&given, entries);
+            free(renumbered);
         }
         taken += done >= 0;
         free(to);

@@ -285,6 +285,41 @@ def test_a_row_group_whose_dictionary_names_a_device_of_which_only_moments_left_
     assert pq.read_table(made[0].path)["distanceFromObject"].to_pylist() == [0, *range(4, rows)]
 
 
+@pytest.mark.parametrize("name", KEYS)
+def test_a_file_loses_one_after_the_other_as_it_would_lose_all_at_once(tmp_path: Path, name: str) -> None:
+    seed = randrange(1 << 32)
+    print(f"seed {seed}")
+    taken = 0
+    count = tries(3, 8, 1_000)
+    for number in range(count):
+        chance = Random(f"{seed} {number}")
+        key = KEYS[name]
+        table = made_up(chance, name, chance.choice([300, 3_000]))
+        path = tmp_path / f"{number}.parquet"
+        written(chance, table, name, path)
+        expected, left = pq.read_table(path).to_pylist(), set[str]()
+        for turn in range(4):
+            people = sorted({row[key] for row in expected})
+            texts = frozenset(chance.sample(people, min(len(people), chance.choice([1, 1, 9]))))
+            left |= texts
+            before, expected = path, [row for row in expected if row[key] not in texts]
+            made, was = rewritten(name, path, Leaving(key, texts), tmp_path / f"{number} {turn}")
+            taken += was
+            if not made:
+                assert not (was and expected)
+                break
+            path = Path(made[0].path)
+            new = pq.read_table(path)
+            assert repr(new.to_pylist()) == repr(expected), f"case {number}"
+            # a text twice in a dictionary would be read as another one
+            texts_too = [column.name for column in ALL_COLUMNS[name] if column.type == "string"]
+            assert repr(pq.read_table(path, read_dictionary=texts_too).to_pylist()) == repr(expected), f"case {number}"
+            check_engine(new, made[0])
+            check_metadata(pq.ParquetFile(path), pq.ParquetFile(before), made[0], ALL_COLUMNS[name])
+            check_traces(table, expected, path, key, frozenset(left))
+    assert taken > count / 4, "too many files were left to the engine"
+
+
 def test_a_dictionary_that_no_page_uses_goes(tmp_path: Path) -> None:
     name, path = "step_trainer_trusted", tmp_path / "a.parquet"
     # for a dictionary with a text twice, PyArrow writes an unused dictionary and plain values
@@ -539,6 +574,8 @@ def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
         ("for (i32 shift = 0; at < size; shift += 7) {", "for (i32 shift = 0; at <= size; shift += 7) {"),
         ("if (field < 0 || field >= FIELDS) return -1;", ""),
         ("while (at >= 0 && at < size) {", "while (at >= 0) {"),
+        ("found.head.packed < 0 || found.head.packed > size - at", "found.head.packed < 0"),
+        ("if (count < most) to[count]", "if (count <= most) to[count]"),
     ],
 )
 def test_a_library_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:

@@ -41,6 +41,8 @@ typedef struct {                                        /* a page's header; -1 f
     i64 entries, dictionary_encoding;                   /* of a dictionary page */
 } Head;
 
+typedef struct { Head head; i64 begin, body, end; } Found; /* a page: its header, and its offsets in a chunk */
+
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define WIDE __attribute__((target_clones("avx2", "default"))) /* compiled twice: the processor decides which one runs */
 #else
@@ -181,6 +183,19 @@ i64 stedi_head(const u8 *bytes, i64 size, i64 at, Head *head) {
     return end;
 }
 
+/* Reads the headers of all pages of a chunk, and writes the first `most` of them. Returns the number of pages. */
+i64 stedi_heads(const u8 *bytes, i64 size, i64 most, Found *to) {
+    i64 count = 0;
+    for (i64 at = 0; at < size; count++) {
+        Found found = { .begin = at };
+        found.body = at = stedi_head(bytes, size, at, &found.head);
+        if (at < 0 || found.head.packed < 0 || found.head.packed > size - at) return -1;
+        found.end = at += found.head.packed;
+        if (count < most) to[count] = found;
+    }
+    return count;
+}
+
 static i64 varint(u64 value, u8 *to) {
     i64 at = 0;
     for (; value > 127; value >>= 7) to[at++] = (u8)(value | 128);
@@ -282,16 +297,18 @@ static int next(const Page *page, i64 *range, i64 *from, i64 *to) {
     return 0;
 }
 
-/* Sets each row's mark to the flag of its value's dictionary entry; 0 for a missing value. */
-i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks) {
+static void set(u8 *used, const u32 *codes, i64 count) { for (i64 n = 0; n < count; n++) used[codes[n]] = 1; }
+
+/* Sets each row's mark to the flag of its value's dictionary entry; 0 for a missing value. Sets `used` for each entry
+   that a row has. */
+i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks, u8 *used) {
     i64 values = places(page, entries);
     if (values < 0) return -1;
-    for (i64 row = 0, value = 0; row < page->count; row++)
-        marks[row] = values < page->count && !page->levels[row] ? 0 : flags[page->codes[value++]];
+    const u32 *codes = page->codes, *levels = values < page->count ? page->levels : 0;
+    for (i64 row = 0, count = page->count; row < count; row++) marks[row] = levels && !levels[row] ? 0 : flags[*codes++];
+    set(used, page->codes, values);
     return 0;
 }
-
-static void set(u8 *used, const u32 *codes, i64 count) { for (i64 n = 0; n < count; n++) used[codes[n]] = 1; }
 
 /* Sets `kept` for each dictionary entry that a row to keep has, and `removed` for each that another row has. */
 i64 stedi_used(Page *page, i64 entries, u8 *kept, u8 *removed) {
@@ -328,9 +345,8 @@ i64 stedi_ranges(const u8 *marks, i64 rows, u8 mark, i64 *ranges) {
     return count;
 }
 
-/* Filters dictionary indices and levels to the rows to keep, and sets `used` for entries in use. Returns the number of
-   values kept. */
-i64 stedi_codes(Page *page, i64 entries, u8 *used) {
+/* Filters dictionary indices and levels to the rows to keep. Returns the number of values kept. */
+i64 stedi_codes(Page *page, i64 entries) {
     i64 values = places(page, entries), kept = 0, at = 0, row = 0;
     if (values < 0) return -1;
     page->rows = page->decoded = 0;
@@ -346,7 +362,6 @@ i64 stedi_codes(Page *page, i64 entries, u8 *used) {
             memmove(page->levels + page->rows, page->levels + from, (size_t)(to - from) * sizeof *page->levels);
         page->rows += to - from;
     }
-    for (i64 n = 0; n < kept; n++) used[page->codes[n]] = 1;
     return page->present = kept;
 }
 
@@ -366,13 +381,16 @@ static i64 put_kept_levels(const Page *page, u8 *to) {
     return 4 + length;
 }
 
-/* Writes a page of dictionary indices, with the new index of each. Returns its size, at most
-   4 + (rows / 8 + 1) * 11 for the levels, plus 1 + (values / 8 + 1) * (width + 10). */
-i64 stedi_pack(Page *page, i64 values, const u32 *renumbered, i32 width, u8 *to) {
+/* Writes a page of dictionary indices with those of the rows to keep, or with the new index of each if `renumbered` is
+   not null. Returns its size, at most 4 + (rows / 8 + 1) * 11 for the levels, plus 1 + (rows / 8 + 1) * (width + 10). */
+i64 stedi_indices(Page *page, i64 entries, const u32 *renumbered, i32 width, u8 *to) {
+    i64 values = stedi_codes(page, entries);
+    if (values < 0) return -1;
     i64 at = page->optional ? put_kept_levels(page, to) : 0;
-    for (i64 n = 0; n < values; n++) page->codes[n] = renumbered[page->codes[n]];
+    u32 *codes = page->codes;
+    if (renumbered) for (i64 n = 0; n < values; n++) codes[n] = renumbered[codes[n]];
     to[at++] = (u8)width;
-    return at + pack(page->codes, values, width, to + at);
+    return at + pack(codes, values, width, to + at);
 }
 
 /* The size of a value that is no text. */
@@ -407,30 +425,40 @@ static i64 size_of(const u8 *at, i64 left, i32 kind) {
     return length > left - 4 ? -1 : 4 + (i64)length;
 }
 
-/* Writes a page of plain values with those of the rows to keep. Returns its size, at most the size of the page plus
+/* Widens bounds, if they are not null, by values one after the other. */
+static void widen(Bounds *bounds, const u8 *values, i64 count, i32 kind) {
+    if (bounds) for (i64 n = 0, width = width_of(kind); n < count; n++) bound(bounds, values + width * n, kind);
+}
+
+/* Writes a page of plain values with those of the rows to keep. Widens `kept` by their values, and `removed` by those of
+   the other rows, unless they are null or the values are texts. Returns its size, at most the size of the page plus
    4 + (rows / 8 + 1) * 11. */
-i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
-    i64 values, at = defined(page, &values), row = 0, out = 0, width = width_of(kind);
+i64 stedi_plain(Page *page, i32 kind, Bounds *kept, Bounds *removed, u8 *to) {
+    i64 values, at = defined(page, &values), row = 0, out = 0, width = width_of(kind), range = 0, from, end_row;
     if (at < 0) return -1;
     const u8 *here = page->bytes + at, *end = page->bytes + page->size;
     if (kind != TEXT && values > (page->size - at) / width) return -1;
+    if (kind == TEXT) kept = removed = 0;
     page->rows = page->present = 0;
     u8 *body = to + (page->optional ? 4 + (page->count / 8 + 1) * 11 : 0);
-    for (i64 range = 0, from, to_row; next(page, &range, &from, &to_row);) {
+    while (row < page->count) {
+        if (!next(page, &range, &from, &end_row)) from = end_row = page->count;
         if (kind != TEXT && values == page->count) {
-            const u8 *start = page->bytes + at + width * from;
-            memcpy(body + out, start, (size_t)(width * (to_row - from)));
-            for (i64 n = 0; n < to_row - from; n++) bound(bounds, start + width * n, kind);
-            out += width * (to_row - from);
-            page->present += to_row - from;
+            const u8 *start = here + width * from;
+            widen(removed, here + width * row, from - row, kind);
+            widen(kept, start, end_row - from, kind);
+            memcpy(body + out, start, (size_t)(width * (end_row - from)));
+            out += width * (end_row - from);
+            page->present += end_row - from;
+            row = end_row;
         } else {
-            for (; row < to_row; row++) {
+            for (; row < end_row; row++) {
                 if (values < page->count && !page->levels[row]) continue;
                 i64 size = size_of(here, end - here, kind);
                 if (size < 0) return -1;
+                widen(row < from ? removed : kept, here, 1, kind);
                 if (row >= from) {
                     memcpy(body + out, here, (size_t)size);
-                    if (kind != TEXT) bound(bounds, here, kind);
                     out += size;
                     page->present++;
                 }
@@ -438,8 +466,8 @@ i64 stedi_plain(Page *page, i32 kind, Bounds *bounds, u8 *to) {
             }
         }
         if (values < page->count)
-            memmove(page->levels + page->rows, page->levels + from, (size_t)(to_row - from) * sizeof *page->levels);
-        page->rows += to_row - from;
+            memmove(page->levels + page->rows, page->levels + from, (size_t)(end_row - from) * sizeof *page->levels);
+        page->rows += end_row - from;
     }
     i64 before = page->optional ? put_kept_levels(page, to) : 0;
     memmove(to + before, body, (size_t)out);

@@ -40,10 +40,9 @@ from stedi.engines.parquet import (
     Unsupported,
     address,
     library,
-    most_level_bytes,
     read_footer,
     row_groups,
-    selected_codes,
+    selected_indices,
     selected_integers,
     selected_plain,
     selected_texts,
@@ -155,8 +154,7 @@ def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: P
     groups: list[Struct] = []
     made, buffers = _New(tools.packer), tools.buffers
     for group in row_groups(source, footer, columns):
-        chunks = {column.name: group.chunk(column.name) for column in columns}
-        written = _row_group(group, chunks, leaving, made, buffers)
+        written = _row_group(group, columns, leaving, made, buffers)
         if written is not None:
             groups.append({**written, GROUP["ordinal"]: (thrift.I16, len(groups))} if 7 in written else written)
     if not groups:
@@ -232,21 +230,21 @@ class _New:
 
 
 def _row_group(
-    group: RowGroup, chunks: Mapping[str, Chunk], leaving: Leaving, made: _New, buffers: Buffers
+    group: RowGroup, columns: Sequence[Column], leaving: Leaving, made: _New, buffers: Buffers
 ) -> Struct | None:
     """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
-    rows = group.rows
-    marks, named = _marks(chunks, leaving, buffers)
+    rows, key = group.rows, group.chunk(leaving.column)
+    marks, named, used = _marks(group, key, leaving, buffers)
     gone = rows - marks.count(0)
     if gone == rows:
         return None
-    split = _Split(marks)
-    written = [
-        _Shortened(chunk, buffers, split).write(made)
-        if gone or (named and META["dictionary"] in chunk.meta)
-        else _copied(chunk, made)
-        for chunk in chunks.values()
-    ]
+    split, written = _Split(marks), list[Struct]()
+    for column in columns:
+        chunk, known = (key, used) if column.name == leaving.column else (group.chunk(column.name), None)
+        if gone or (named and META["dictionary"] in chunk.meta):
+            written.append(_Shortened(chunk, buffers, split, known).write(made))
+        else:
+            written.append(_copied(chunk, made))
     new = dict(group.fields)
     metas = [chunk[CHUNK["meta"]][1] for chunk in written]
     new[GROUP["columns"]] = LIST, (STRUCT, written)
@@ -279,33 +277,36 @@ class _Split:
         return self.leave.touch(page)
 
 
-def _marks(chunks: Mapping[str, Chunk], leaving: Leaving, buffers: Buffers) -> tuple[bytearray, bool]:
+def _marks(group: RowGroup, key: Chunk, leaving: Leaving, buffers: Buffers) -> tuple[bytearray, bool, bytearray | None]:
     """Returns one byte per row of a row group: 0 if the row is kept, 1 if it is removed.
 
     It also returns whether dictionaries may have texts of those who left. They can although no row has any: PyArrow
-    writes a given dictionary into each row group of a file, with texts that only rows of other row groups have.
+    writes a given dictionary into each row group of a file, with texts that only rows of other row groups have. Last,
+    it returns one byte per entry of the key's dictionary, 1 if a kept row has it, unless that remains to be found.
     """
-    key = chunks[leaving.column]
     if all(page.encoding == PLAIN for page in key.pages) and not leaving.moments:
-        return _plain_marks(key, leaving.texts, buffers)
+        return *_plain_marks(key, leaving.texts, buffers), None
     texts = key.texts()
-    flags = bytearray(map(leaving.texts.__contains__, texts))
+    flags, used = bytearray(map(leaving.texts.__contains__, texts)), bytearray(key.entries)
     if leaving.moments:
         flags = bytearray(flag or 2 * (text in leaving.moments) for flag, text in zip(flags, texts, strict=True))
     if not any(flags):
-        return bytearray(key.count), False
-    marks = key.marks(flags, buffers)
+        return bytearray(key.count), False, None
+    marks = key.marks(flags, buffers, used)
+    if 2 not in flags:
+        # all rows with a removed text leave, and no others
+        return marks, True, bytearray((_bits(used) & ~_bits(flags)).to_bytes(key.entries, "little"))
     if 2 in marks:
         asked = RowRanges(marks.translate(_ASKED), 1)
         named = selected_values(key, texts, buffers, asked)
-        moments = selected_integers(chunks[leaving.moment], buffers, asked)
+        moments = selected_integers(group.chunk(leaving.moment), buffers, asked)
         at = -1
         if not len(named) == len(moments) == marks.count(2):
             raise Unsupported
         for text, moment in zip(named, moments, strict=True):
             at = marks.index(2, at + 1)
             marks[at] = moment in leaving.moments[text]
-    return marks, True
+    return marks, True, None
 
 
 def _plain_marks(key: Chunk, texts: Collection[str], buffers: Buffers) -> tuple[bytearray, bool]:
@@ -321,18 +322,23 @@ class _Shortened:
     """A chunk without the removed rows.
 
     Pages without removed rows are copied unchanged, unless the dictionary loses an entry: that changes the indices.
+    Another entry must not take its place: with `read_dictionary`, PyArrow reads wrong texts if one is there twice.
+
+    Args:
+        chunk: The chunk.
+        buffers: Where its pages are decoded.
+        split: The kept and the removed rows.
+        used: One byte per entry of its dictionary, 1 if a kept row has it, if that is known.
     """
 
-    def __init__(self, chunk: Chunk, buffers: Buffers, split: _Split) -> None:
-        self._chunk, self._buffers, self._split = chunk, buffers, split
+    def __init__(self, chunk: Chunk, buffers: Buffers, split: _Split, used: bytearray | None) -> None:
+        self._chunk, self._buffers, self._split, self._known = chunk, buffers, split, used
         self._touches = [split.touches(page) for page in chunk.pages]
-        self._touched = [page for page, touches in zip(chunk.pages, self._touches, strict=True) if touches]
-        self._others = [page for page, touches in zip(chunk.pages, self._touches, strict=True) if not touches]
         self._numbered = sum(page.encoding != PLAIN for page in chunk.pages)
-        self._bounds = NativeBounds()
+        # of values in the dictionary and of doubles of kept rows; and of plain values of removed rows
+        self._bounds, self._gone = NativeBounds(), NativeBounds()
         self._sizes = [0, 0]
         self._kinds: dict[tuple[int, int], int] = {}
-        self._used = bytearray(chunk.entries)
 
     def write(self, made: _New) -> Struct:
         """Adds the chunk to a file and returns its metadata."""
@@ -340,17 +346,20 @@ class _Shortened:
         meta = {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
         at, missing, texts = made.at, 0, list[str]()
         renumbered: bytearray | None = None
-        width, entries, loses = 0, 0, False
+        width, entries = 0, 0
         if not self._numbered:
             meta.pop(META["dictionary"], None)  # PyArrow writes one also where no page has indices into it
         elif chunk.dictionary_encoding is not None:
-            loses = self._loses()
-            renumbered, dictionary, entries = self._dictionary(None if loses else bytearray(b"\1") * chunk.entries)
-            width = max(1, (entries - 1).bit_length())
-            if loses:
-                place = self._page(made, 2, 7, (entries, chunk.dictionary_encoding), dictionary)
-            else:
+            used = self._used()
+            if used is None:
+                entries, dictionary = chunk.entries, chunk.dictionary
+                if chunk.kind:
+                    self._dictionary(bytearray(b"\1") * entries)
                 place = self._added(made, 2, chunk.dictionary_encoding, (chunk.dictionary_page,), chunk.dictionary_size)
+            else:
+                renumbered, dictionary, entries = self._dictionary(used)
+                place = self._page(made, 2, 7, (entries, chunk.dictionary_encoding), dictionary)
+            width = max(1, (entries - 1).bit_length())
             meta[META["dictionary"]] = I64, place
             if not chunk.kind and 5 in chunk.statistics and self._numbered == len(chunk.pages):
                 texts = texts_of(dictionary, entries)
@@ -359,19 +368,16 @@ class _Shortened:
         kept = 0
         meta.pop(META["data"])
         for data, touches in zip(chunk.pages, self._touches, strict=True):
-            if not touches and (data.encoding == PLAIN or not loses):
+            if not touches and (data.encoding == PLAIN or renumbered is None):
                 place = self._added(made, 0, data.encoding, (data.whole,), data.size + len(data.whole) - len(data.body))
                 kept += data.count
             else:
                 page = buffers.page(chunk, data, self._split.stay)
                 if data.encoding == PLAIN:
-                    body = selected_plain(chunk, page, buffers, self._bounds)
+                    # bounds do not tell whether there is NaN
+                    body = selected_plain(chunk, page, buffers, self._bounds if chunk.kind == 2 else None, self._gone)
                 else:
-                    count = selected_codes(chunk, page, self._used)
-                    to = buffers.out(most_level_bytes(data.count) + 1 + (count // 8 + 1) * (width + 10))
-                    body = memoryview(to)[
-                        : library().stedi_pack(byref(page), count, address(renumbered), width, address(to))
-                    ]
+                    body = selected_indices(chunk, page, buffers, renumbered, width)
                 missing += (data.count - page.values) - (page.rows - page.present)
                 if not page.rows:
                     continue
@@ -389,33 +395,31 @@ class _Shortened:
         made.note(chunk, meta[META["statistics"]][1] if META["statistics"] in meta else {}, kept)
         return _chunk(chunk, meta, at)
 
-    def _loses(self) -> bool:
-        """Returns whether the dictionary loses an entry; if so, `_used` marks the entries that it keeps."""
-        kept, removed = bytearray(self._chunk.entries), bytearray(self._chunk.entries)
-        for touched, pages in ((True, self._touched), (False, self._others)):
-            for data in pages:
-                if 0 not in kept:
-                    return False
-                # of texts it may hold only those that a kept row is known to have
-                if not touched and self._chunk.kind and not _bits(removed) & ~_bits(kept):
-                    return False
-                self._use(data, kept, removed)
-        self._used = kept
-        return 0 in kept
+    def _used(self) -> bytearray | None:
+        """Returns one byte per entry of the dictionary, 1 if a kept row has it; None if the dictionary loses none."""
+        chunk, kept = self._chunk, self._known
+        if kept is None:
+            kept, removed = bytearray(chunk.entries), bytearray(chunk.entries)
+            for touched in (True, False):
+                for data, touches in zip(chunk.pages, self._touches, strict=True):
+                    if touches is not touched or data.encoding == PLAIN:
+                        continue
+                    if 0 not in kept:
+                        return None
+                    # of texts it may hold only those that a kept row is known to have
+                    if not touched and chunk.kind and not _bits(removed) & ~_bits(kept):
+                        return None
+                    page = self._buffers.page(chunk, data, self._split.stay)
+                    if library().stedi_used(byref(page), chunk.entries, address(kept), address(removed)) < 0:
+                        raise Unsupported
+        return kept if 0 in kept else None
 
-    def _use(self, data: DataPage, kept: bytearray, removed: bytearray) -> None:
-        """Marks the dictionary entries that kept rows of a page have, and those that removed rows have."""
-        if data.encoding != PLAIN:
-            page = self._buffers.page(self._chunk, data, self._split.stay)
-            if library().stedi_used(byref(page), self._chunk.entries, address(kept), address(removed)) < 0:
-                raise Unsupported
-
-    def _dictionary(self, used: bytearray | None) -> tuple[bytearray, bytes, int]:
+    def _dictionary(self, used: bytearray) -> tuple[bytearray, bytes, int]:
         """Returns the new index of each entry, the dictionary of the used entries, and their number."""
         chunk = self._chunk
         renumbered, left, to = bytearray(4 * chunk.entries), c_int64(), self._buffers.out(len(chunk.dictionary))
         size = library().stedi_dictionary(
-            *(chunk.dictionary, len(chunk.dictionary), chunk.entries, chunk.kind, address(used or self._used)),
+            *(chunk.dictionary, len(chunk.dictionary), chunk.entries, chunk.kind, address(used)),
             *(address(renumbered), byref(self._bounds), byref(left), address(to)),
         )
         if size < 0:
@@ -457,18 +461,14 @@ class _Shortened:
         if not chunk.kind:
             # code points are in the order of their bytes in UTF-8
             return (min(texts).encode(), max(texts).encode()) if texts else (None, None)
-        form = _FORMS[chunk.kind]
-        if self._numbered < len(chunk.pages) and (self._others or self._numbered):
-            gone, told = NativeBounds(), [chunk.statistics.get(number, (0, b""))[1] for number in (6, 5)]
-            for data in self._touched:
-                if data.encoding == PLAIN:
-                    selected_plain(chunk, self._buffers.page(chunk, data, self._split.leave), self._buffers, gone)
+        form, told = _FORMS[chunk.kind], [chunk.statistics.get(number, (0, b""))[1] for number in (6, 5)]
+        if self._numbered < len(chunk.pages):
             if not self._numbered and all(len(value) == struct.calcsize(form) for value in told):
                 [low], [high] = (struct.unpack(form, value) for value in told)
-                first, last = (_number(form, value) for value in (gone.low, gone.high))
-                if not gone.some or (low < first and last < high):
+                first, last = (_number(form, value) for value in (self._gone.low, self._gone.high))
+                if not self._gone.some or (low < first and last < high):
                     return told[0], told[1]
-            for data in self._others:
+            for data in chunk.pages:
                 if data.encoding == PLAIN:
                     selected_plain(chunk, self._buffers.page(chunk, data, self._split.stay), self._buffers, bounds)
         if bounds.nan:

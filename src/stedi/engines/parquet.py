@@ -39,6 +39,8 @@ PLAIN, _PLAIN_DICTIONARY, RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 """Encodings of values and of definition levels."""
 _BETWEEN, _AMONG_THEM = "\x1f", -2
 """A separator of texts, and what `pages.c` returns if a text contains it."""
+_PAGES, _HEAD = 16, struct.Struct("<11q")
+"""How many pages of a chunk are expected, and what `pages.c` writes about each."""
 _NUMBERED = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
 _KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2), "date": (1, 3)}
 """The physical type of each column type, and its number in `pages.c`."""
@@ -124,13 +126,14 @@ def library() -> Any:
     return _native.library(
         Path(__file__).with_name("pages.c"),
         {
-            "stedi_mark": [number, page, number, pointer, pointer],
+            "stedi_mark": [number, page, number, pointer, pointer, pointer],
             "stedi_head": [number, pointer, number, number, POINTER(NativeHead)],
+            "stedi_heads": [number, pointer, number, number, pointer],
             "stedi_used": [number, page, number, pointer, pointer],
             "stedi_ranges": [number, pointer, number, c_uint8, pointer],
-            "stedi_codes": [number, page, number, pointer],
-            "stedi_pack": [number, page, number, pointer, c_int32, pointer],
-            "stedi_plain": [number, page, c_int32, bounds, pointer],
+            "stedi_codes": [number, page, number],
+            "stedi_indices": [number, page, number, pointer, c_int32, pointer],
+            "stedi_plain": [number, page, c_int32, bounds, bounds, pointer],
             "stedi_texts": [number, pointer, number, number, c_uint8, pointer],
             "stedi_dictionary": [
                 *(number, pointer, number, number, c_int32, pointer, pointer, bounds, POINTER(number), pointer)
@@ -295,45 +298,56 @@ class Chunk:
             raise Unsupported
         return texts_of(self.dictionary, self.entries)
 
-    def marks(self, flags: bytearray, buffers: Buffers) -> bytearray:
-        """Returns one byte per row: the flag of its value's dictionary entry, or 0 if it has no value."""
+    def marks(self, flags: bytearray, buffers: Buffers, used: bytearray) -> bytearray:
+        """Returns one byte per row: the flag of its value's dictionary entry, or 0 if it has no value.
+
+        Args:
+            flags: One byte per entry.
+            buffers: Where pages are decoded.
+            used: One byte per entry, which becomes 1 if a row has it.
+        """
         marks = bytearray(self.count)
+        mark, flagged, having = library().stedi_mark, address(flags), address(used)
         for data in self.pages:
-            page, to = buffers.page(self, data), address(memoryview(marks)[data.first :])
-            if library().stedi_mark(byref(page), self.entries, address(flags), to) < 0:
+            to = address(memoryview(marks)[data.first :])
+            if mark(byref(buffers.page(self, data)), self.entries, flagged, to, having) < 0:
                 raise Unsupported
         return marks
 
     def _read(self) -> Iterator[DataPage]:
-        at = first = 0
-        head, read = NativeHead(), library().stedi_head
-        content = ctypes.cast(c_char_p(self._content), c_void_p)
-        while at < self.size:
-            begin, at = at, read(content, self.size, at, byref(head))
-            size, packed, count, encoding = head.size, head.packed, head.count, head.encoding
-            if at < 0 or not 0 <= packed <= self.size - at:
-                raise Unsupported
-            body = self.raw[at : at + packed]
-            at += packed
+        first = 0
+        for kind, size, _, count, encoding, levels, entries, numbers, begin, start, end in self._heads():
+            body = self.raw[start:end]
             # a dictionary is the first page or none; kind 0 is a data page of version 1, the only one that the writers
             # use
-            if head.kind == 2 and not begin:
-                self.entries, self.dictionary_encoding = head.entries, head.dictionary_encoding
-                self.dictionary, self.dictionary_page = _unpacked(body, size, self._unpacker), self.raw[:at]
-                self.dictionary_size = at - packed + size
+            if kind == 2 and not begin:
+                self.entries, self.dictionary_encoding = entries, numbers
+                self.dictionary, self.dictionary_page = _unpacked(body, size, self._unpacker), self.raw[:end]
+                self.dictionary_size = start + size
                 if self.dictionary_encoding not in (PLAIN, _PLAIN_DICTIONARY):
                     raise Unsupported
                 if not 0 <= self.entries <= len(self.dictionary):
                     raise Unsupported
-            elif head.kind == 0:
-                if not 0 <= count <= self.count - first or (self.optional and head.levels != RLE):
+            elif kind == 0:
+                if not 0 <= count <= self.count - first or (self.optional and levels != RLE):
                     raise Unsupported
                 if encoding != PLAIN and (encoding not in _NUMBERED or self.dictionary_encoding is None):
                     raise Unsupported
-                yield DataPage(first, count, encoding, self.raw[begin:at], body, size, self._unpacker)
+                yield DataPage(first, count, encoding, self.raw[begin:end], body, size, self._unpacker)
                 first += count
             else:
                 raise Unsupported
+
+    def _heads(self) -> Iterator[tuple[int, ...]]:
+        """Yields each page's header, as in `NativeHead`, and the offsets of its begin, its body and its end."""
+        most, count = 0, _PAGES
+        while count > most:  # there are more pages than there was room for
+            most = count
+            to = bytearray(_HEAD.size * most)
+            count = library().stedi_heads(self._content, self.size, most, address(to))
+        if count < 0:
+            raise Unsupported
+        return _HEAD.iter_unpack(memoryview(to)[: _HEAD.size * count])
 
 
 class RowGroup:
@@ -400,6 +414,7 @@ class RowRanges:
     Attributes:
         count: The number of ranges.
         ranges: The start and the end of each range.
+        at: Their address.
     """
 
     def __init__(self, marks: bytearray, mark: int = 0) -> None:
@@ -407,6 +422,7 @@ class RowRanges:
         found = library().stedi_ranges
         self.count: int = found(address(marks), len(marks), mark, None)
         self.ranges = (c_int64 * (2 * self.count))()
+        self.at = ctypes.addressof(self.ranges)
         found(address(marks), len(marks), mark, self.ranges)
         self._ends = self.ranges[:]
 
@@ -423,7 +439,8 @@ class Buffers:
     def __init__(self) -> None:
         self._codes, self._levels = (ctypes.c_char * 0)(), (ctypes.c_char * 0)()
         self._out = bytearray()
-        self._latest: tuple[DataPage, NativePage] | None = None
+        self._page = NativePage()
+        self._latest: DataPage | None = None
 
     def out(self, size: int) -> bytearray:
         """Returns a buffer for so many bytes; its earlier content is overwritten."""
@@ -433,21 +450,18 @@ class Buffers:
 
     def page(self, chunk: Chunk, data: DataPage, rows: RowRanges | None = None) -> NativePage:
         """Returns a page as `pages.c` takes it, restricted to some rows; pages returned earlier are no longer valid."""
-        unpacked, size = data.unpacked, 4 * max(1, data.count)
-        latest = self._latest
-        if len(self._codes) < size:
+        page, unpacked = self._page, data.unpacked
+        if len(self._codes) < 4 * data.count or not self._latest:
+            size = max(4 * data.count, len(self._codes), 4)
             self._codes, self._levels = (ctypes.c_char * size)(), (ctypes.c_char * size)()
-        page = NativePage(
-            *(unpacked, len(unpacked), data.count, data.first, chunk.optional),
-            rows and ctypes.addressof(rows.ranges),
-            rows.count if rows else 0,
-            *(ctypes.addressof(self._codes), ctypes.addressof(self._levels)),
-        )
+            page.codes, page.levels = ctypes.addressof(self._codes), ctypes.addressof(self._levels)
+        page.bytes, page.size, page.optional = unpacked, len(unpacked), chunk.optional
+        page.count, page.first = data.count, data.first
+        page.ranges, page.ranges_count = (rows.at, rows.count) if rows else (None, 0)
         # the structure has addresses only: what they point to must live as long as it
-        page.held = self._codes, self._levels, rows
-        if latest is not None and latest[0] is data:  # its numbers are still in the buffers
-            page.decoded, page.values = latest[1].decoded, latest[1].values
-        self._latest = data, page
+        page.held = rows
+        if self._latest is not data:  # otherwise its numbers are still in the buffers
+            self._latest, page.decoded = data, 0
         return page
 
 
@@ -486,7 +500,9 @@ def selected_values(chunk: Chunk, values: Sequence[Any], buffers: Buffers, rows:
     found: list[Any] = []
     for data in filter(rows.touch, chunk.pages):
         page = buffers.page(chunk, data, rows)
-        count = selected_codes(chunk, page, bytearray(chunk.entries))
+        count = library().stedi_codes(byref(page), chunk.entries)
+        if count < 0:
+            raise Unsupported
         found += map(values.__getitem__, (ctypes.c_uint32 * count).from_address(page.codes)[:])
     return found
 
@@ -501,7 +517,7 @@ def selected_texts(chunk: Chunk, buffers: Buffers, rows: RowRanges) -> list[str]
     found: list[str] = []
     for data in filter(rows.touch, pages):
         page = buffers.page(chunk, data, rows)
-        body = selected_plain(chunk, page, buffers, NativeBounds())
+        body = selected_plain(chunk, page, buffers)
         # definition levels come first, after their length in four bytes
         values = body[4 + int.from_bytes(body[:4], "little") if chunk.optional else 0 :]
         found += texts_of(bytes(values), page.present)
@@ -519,30 +535,55 @@ def selected_integers(chunk: Chunk, buffers: Buffers, rows: RowRanges) -> list[i
         return selected_values(chunk, struct.unpack(f"<{chunk.entries}q", chunk.dictionary), buffers, rows)
     found: list[int] = []
     for data in filter(rows.touch, pages):
-        body = selected_plain(chunk, buffers.page(chunk, data, rows), buffers, NativeBounds())
+        body = selected_plain(chunk, buffers.page(chunk, data, rows), buffers)
         values = body[4 + int.from_bytes(body[:4], "little") if chunk.optional else 0 :]
         found += struct.unpack(f"<{len(values) // 8}q", values)
     return found
 
 
-def selected_codes(chunk: Chunk, page: NativePage, used: bytearray) -> int:
-    """Decodes the dictionary indices of a page's selected rows into the page's buffer and returns their number."""
-    count: int = library().stedi_codes(byref(page), chunk.entries, address(used))
-    if count < 0:
-        raise Unsupported
-    return count
+def selected_plain(
+    chunk: Chunk,
+    page: NativePage,
+    buffers: Buffers,
+    kept: NativeBounds | None = None,
+    removed: NativeBounds | None = None,
+) -> memoryview:
+    """Returns the content of a page with plain encoding, reduced to its selected rows.
 
-
-def selected_plain(chunk: Chunk, page: NativePage, buffers: Buffers, bounds: NativeBounds) -> memoryview:
-    """Returns the content of a page with plain encoding, reduced to its selected rows."""
-    to = buffers.out(page.size + 2 * most_level_bytes(page.count))
-    size = library().stedi_plain(byref(page), chunk.kind, byref(bounds), address(to))
-    if size < 0 or bounds.nan:
+    Args:
+        chunk: Its chunk.
+        page: The page.
+        buffers: Where the content is written.
+        kept: The bounds of the selected rows, which are widened.
+        removed: The bounds of the other rows.
+    """
+    to = buffers.out(page.size + 2 * _most_level_bytes(page.count))
+    size = library().stedi_plain(byref(page), chunk.kind, kept, removed, address(to))
+    if size < 0 or (kept and kept.nan) or (removed and removed.nan):
         raise Unsupported
     return memoryview(to)[:size]
 
 
-def most_level_bytes(rows: int) -> int:
+def selected_indices(
+    chunk: Chunk, page: NativePage, buffers: Buffers, renumbered: bytearray | None, width: int
+) -> memoryview:
+    """Returns the content of a page of dictionary indices, reduced to its selected rows.
+
+    Args:
+        chunk: Its chunk.
+        page: The page.
+        buffers: Where the content is written.
+        renumbered: The new index of each entry, if they have new ones, as 32-bit numbers.
+        width: The number of bits of an index.
+    """
+    to = buffers.out(_most_level_bytes(page.count) + 1 + (page.count // 8 + 1) * (width + 10))
+    size = library().stedi_indices(byref(page), chunk.entries, address(renumbered), width, address(to))
+    if size < 0:
+        raise Unsupported
+    return memoryview(to)[:size]
+
+
+def _most_level_bytes(rows: int) -> int:
     """Returns the largest size of the definition levels of so many rows, in bytes."""
     # as `pages.c` packs numbers of one bit, after their length in four bytes
     return 4 + (rows // 8 + 1) * 11

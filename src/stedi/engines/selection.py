@@ -140,7 +140,7 @@ class Selection:
             read = self._texts if highest is None or highest > self._after else self._read
             flags = bytearray(_READ if flag and text in read else flag for flag, text in zip(flags, texts, strict=True))
         buffers, found = Buffers(), Selected()
-        marks = key.marks(flags, buffers)
+        marks = key.marks(flags, buffers, bytearray(key.entries))
         count = len(marks) - marks.count(0)
         if not count:
             return None
