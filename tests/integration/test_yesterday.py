@@ -180,6 +180,26 @@ def test_old_snapshots_of_who_has_withdrawn_go_when_their_days_are_over(
     assert all(not check.violations for check in lake.audit(files=True))
 
 
+def test_since_consent_old_snapshots_with_readings_from_before_go_when_their_days_are_over(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, inbox = kept(slate.made(three, "since-consent")), slate.inbox()
+    lake.untag("then")
+    before = {table: lake.history(table)[0].id for table in BELOW_LANDING}
+    deliver(inbox, "customer", [customer(BEN, 150, 300, serialNumber="s2")], "later.json")
+    lake.land(inbox)
+    lake.build()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 6.9 * DAY)
+    assert not [table for table in lake.maintain().tables if table.expired and table.name in BELOW_LANDING]
+    monkeypatch.setattr(time, "time", lambda: now + 7.1 * DAY)
+    gone = {table.name: table.expired for table in lake.maintain().tables if table.expired}
+    readings = [table for table in BELOW_LANDING if not table.startswith("customers")]
+    assert {table: gone[table] for table in BELOW_LANDING if table in gone} == {
+        table: (before[table],) for table in readings
+    }
+
+
 def test_one_who_is_in_some_tables_alone_goes_from_these(
     lake: Lake, slate: Slate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,33 +57,31 @@ def left_out(
         consents = consent.consenting(records, key, now)
         for state, snapshot in below:
             engine.bind_files("as_it_was", catalog.files(state, snapshot), table=state.name)
-            counted = engine.stream(
-                f"select {PERSON}, count(*), {_first(context, state)} from as_it_was group by {PERSON}"
-            )
+            first = f"epoch_ms(min({_read_at(context.config, state.name)}))"
+            counted = engine.stream(f"select {PERSON}, count(*), {first} from as_it_was group by {PERSON}")
             found[state.name] = {
                 person: count
-                for person, count, first in counted
-                if person not in consents or (first is not None and first < consents[person])
+                for person, count, at in counted
+                if person not in consents or (at is not None and at < consents[person])
             }
     return found
 
 
-def _first(context: Context, state: TableState) -> str:
-    """Returns the SQL of the instant of somebody's first reading that must not be from before consent, or of null."""
-    times = {"timestamp", "sensorReadingTime"} & {column.name for column in state.columns}
-    if context.config.readings != "since-consent" or not times:
-        return "null::bigint"
-    return f"epoch_ms(min({quoted(times.pop())}))"
+def _read_at(config: Config, table: str) -> str:
+    """Returns the SQL of the instant of a table's reading that must not be from before consent (rule 4), or of null."""
+    times = {"timestamp", "sensorReadingTime"} & {column.name for column in ALL_COLUMNS[table]}
+    return quoted(times.pop()) if times and config.readings == "since-consent" else "null::timestamptz"
 
 
 def taken_out(
-    config: Config, scratch: Path, older: Iterable[DataFile], agreeing: Iterable[DataFile]
+    config: Config, scratch: Path, table: str, older: Iterable[DataFile], agreeing: Iterable[DataFile]
 ) -> dict[str, frozenset[str]]:
     """Returns, by file, the customers whose rows a build has removed since.
 
     Args:
         config: The lake's settings.
         scratch: A folder for what does not fit into memory.
+        table: The table.
         older: Files that the table no longer has.
         agreeing: The current files of `customers_trusted`.
     """
@@ -95,10 +93,11 @@ def taken_out(
         engine.bind_files("customers_trusted", agreeing)
         found: dict[str, set[str]] = {}
         for path, person in engine.stream(
-            f"select distinct filename, {PERSON} from {read} "
-            # whoever has left the table that all others follow, not whoever has lost this file's rows: those may lie
-            # elsewhere
-            f"where {PERSON} not in (select {PERSON} from customers_trusted)"
+            f"select distinct filename, {PERSON} from {read} as r left join (select {PERSON}, "
+            f"shareWithResearchAsOfDate as since from customers_trusted) as c using ({PERSON}) "
+            # whoever has left the table that all others follow, or has readings from before consent, not whoever has
+            # lost this file's rows: those may lie elsewhere
+            f"where c.since is null or {_read_at(config, table)} < c.since"
         ):
             found.setdefault(path, set()).add(person)
     return {path: frozenset(people) for path, people in found.items()}

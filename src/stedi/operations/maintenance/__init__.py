@@ -270,6 +270,7 @@ class _Run:
         people = withdrawn.taken_out(
             self._config,
             durable.scratch(self._root),
+            name,
             older.values(),
             self._catalog.files(states["customers_trusted"], agreeing),
         )
