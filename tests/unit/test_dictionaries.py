@@ -177,6 +177,15 @@ def test_texts_that_only_bounds_have_are_found(tmp_path: Path) -> None:
     assert stored(path).texts["a"] >= {"m", "z"}
 
 
+@pytest.mark.parametrize("nested", [b"\x19", b"\x1c", b"\x19\x1c"])  # lists, structures, and both in turn
+def test_a_footer_of_one_thing_within_another_is_not_read_to_its_end(tmp_path: Path, nested: bytes) -> None:
+    """It would exhaust the stack, and the erasure would end with an error each time."""
+    path = tmp_path / "a.parquet"
+    footer = nested * 5_000
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    assert dictionaries.footer(path) is None
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_no_damage_raises_or_hides_a_text_that_an_engine_reads(tmp_path: Path, seed: int) -> None:
     chance = Random(seed)

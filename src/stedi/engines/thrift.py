@@ -11,8 +11,8 @@ from typing import Any
 TRUE, FALSE, BYTE, I16, I32, I64, FLOAT, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 """The types of fields."""
 _NUMBERS = (I16, I32, I64)
-_DEEPEST = 16
-"""Structures within structures: crafted bytes must not exhaust the interpreter's stack."""
+_DEEPEST = 24
+"""Structures and lists within each other: crafted bytes must not exhaust the interpreter's stack."""
 
 Struct = dict[int, tuple[int, Any]]
 """The fields of a structure: type and value by number."""
@@ -118,11 +118,11 @@ def _value(data: bytes | memoryview, at: int, kind: int, depth: int) -> tuple[An
         if count == 15:
             count, at = _varint(data, at)
         # an element has a byte at least; neither a footer nor a page's header has a list of booleans
-        if count > len(data) - at or of in (TRUE, FALSE):
+        if count > len(data) - at or of in (TRUE, FALSE) or depth < 2:
             raise Unreadable
         values = []
         for _ in range(count):
-            value, at = _value(data, at, of, depth)
+            value, at = _value(data, at, of, depth - 1)
             values.append(value)
         return (of, values), at
     raise Unreadable
