@@ -203,6 +203,8 @@ def _add_values(parts: Iterable[object], found: list[str], *, latin: bool) -> No
     for part in parts:
         if isinstance(part, str):
             found.append(part)
+        elif type(part) is int:  # as many as texts in Avro
+            found.append(str(part))
         elif isinstance(part, dict):
             _add_values(chain.from_iterable(part.items()), found, latin=latin)
         elif isinstance(part, list | tuple):

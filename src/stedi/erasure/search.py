@@ -443,17 +443,16 @@ def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: Duc
 
 def _unknown(texts: set[str], known: set[str]) -> Iterator[list[str]]:
     """Yields the texts that are not known, in pieces; they are known then, unless they become too many."""
-    held: list[str] = []
-    size = 0
-    for text in texts - known:
-        held.append(text)
-        size += len(text)
-        if size > contents.PIECE:
-            yield held
-            held, size = [], 0
+    new = list(texts - known)
     if len(known) < _MOST_KNOWN:
-        known.update(texts)
-    yield held
+        known.update(new)
+    start = size = 0
+    for end, length in enumerate(map(len, new), start=1):
+        size += length
+        if size > contents.PIECE:
+            yield new[start:end]
+            start, size = end, 0
+    yield new[start:]
 
 
 def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
