@@ -273,3 +273,11 @@ def test_every_path_of_a_call_takes_a_tilde_for_the_home_folder(
     assert "Ann@x" not in (home / "in" / "customer-1.json").read_text()
     assert "ann@x" not in (home / "in" / "customer-1.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+
+
+def test_links_in_a_loop_are_named_and_lead_to_nothing_special(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    assert not destinations.is_special(loop)
+    with pytest.raises(StediError, match=r"loop: cannot be written: links form a loop$"), destinations.writing(loop):
+        pass

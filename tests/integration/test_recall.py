@@ -588,6 +588,26 @@ def test_a_recall_on_a_terminal_fits_it_and_elsewhere_is_the_signed_file(
     assert "--output FILE" in shown.err
 
 
+def test_a_recall_that_cannot_be_written_is_not_noted_and_its_place_is_named(
+    slate: Slate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message named a file of the program's own, and the registry had a recall that nobody could send."""
+    lake = slate.made(world)
+    lake.create_dataset("steps")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    for place, why in {
+        "folder": "it is a folder",
+        "none/recall.json": "there is no such folder",
+        "loop": "links form a loop",
+    }.items():
+        told = tmp_path / place
+        assert cli.main(["--lake", str(lake.root), "dataset", "recall", "steps@1", "--output", str(told)]) == 1
+        assert f"{told}: cannot be written: {why}" in capsys.readouterr().err
+    assert registry.find(lake.context, "steps@1").recalls == ()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "loop"]
+
+
 def test_a_recall_tells_no_reason_and_no_address(
     slate: Slate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,20 +184,24 @@ def diff(options: argparse.Namespace) -> int:
 def recall(options: argparse.Namespace) -> int:
     """Writes a recall."""
     from stedi.context import places
-    from stedi.storage import destinations, durable
+    from stedi.storage import destinations
 
-    if options.file is not None:
-        # before the recall is written: the registry notes each that is
-        places.refuse_into_lake(options.file)
-    with terminal.Progress() as progress:
-        found = open_lake(options).recall_dataset(options.name, progress=progress)
+    def written() -> Recall:
+        with terminal.Progress() as progress:
+            return open_lake(options).recall_dataset(options.name, progress=progress)
+
     if options.file is None:
+        found = written()
         if wants_json(options) or terminal.width() is None:
             terminal.document(json.loads(found.raw))
         else:
             _show_recall(found)
         return 0
-    durable.write(destinations.expanded(options.file), found.raw)
+    places.refuse_into_lake(options.file)
+    # its place first: the registry notes each recall, and one that nobody can have must not be noted
+    with destinations.writing(options.file) as stream:
+        found = written()
+        stream.write(found.raw)
     if wants_json(options):
         terminal.document(json.loads(found.raw))
     else:

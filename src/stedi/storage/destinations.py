@@ -68,7 +68,10 @@ def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 def is_special(path: Path) -> bool:
     """Returns whether a path leads to something that is written to in place: a device, a pipe, a descriptor."""
-    place, descriptor = _followed(expanded(path))
+    try:
+        place, descriptor = _followed(expanded(path))
+    except OSError:
+        return False  # `writing` says why it cannot be written
     return descriptor is not None or _is_odd(place)
 
 
