@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
@@ -22,6 +23,7 @@ from lakes import KEY, LANDING, REPOSITORY, build, conserved, contents, heads, r
 from stedi.catalog.manifests import mentions
 from stedi.cli import main
 from stedi.engines.pages import Leaving
+from stedi.engines.parquet import Chunk, library
 from stedi.erasure import locate, remove
 from stedi.errors import AuditFailed, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
@@ -468,6 +470,30 @@ def test_the_engine_counts_who_must_remain_whatever_finds_and_removes_rows(
         with pytest.raises(LakeError, match=r"accelerometer_landing: expected \d+ remaining rows of other customers"):
             erase(lake, ANA)
     assert heads(lake)["accelerometer_landing"] == before["accelerometer_landing"]
+
+
+@pytest.mark.skipif(library() is None, reason="rows are removed by page in C, and there is no compiler")
+@pytest.mark.parametrize("column", ["user", "serialNumber", "customer_id"])
+def test_a_mistake_in_what_finds_and_removes_rows_by_page_is_noticed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    lake, _ = stage.made()
+    before, marks, mistaken = heads(lake), Chunk.marks, list[str]()
+
+    def one_more(chunk: Chunk, flags: bytearray, *rest: Any) -> bytearray:
+        if chunk.column.name == column and any(flags) and 0 in flags:
+            flags = bytearray(flags)
+            flags[flags.index(0)] = 1
+            mistaken.append(column)
+        return marks(chunk, flags, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Chunk, "marks", one_more)
+        with pytest.raises(LakeError, match=r"(\w+): expected \d+ remaining rows of other customers") as raised:
+            erase(lake, ANA)
+    assert mistaken
+    name = str(raised.value).partition(":")[0]
+    assert heads(lake)[name] == before[name]
 
 
 def run(lake: Lake, *words: str) -> int:

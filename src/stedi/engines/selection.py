@@ -6,8 +6,9 @@ with these rows are decoded. Files that `engines.parquet` does not support are l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from stedi._frozen import dataclass, field
 from stedi.engines.parquet import (
@@ -39,6 +40,7 @@ _ALONE = {mark: bytes(mark) + b"\1" + bytes(255 - mark) for mark in (_COUNTED, _
 
 Rows = dict[tuple[str, ...], tuple[list[int], ...]]
 """Rows of a file: for each combination of texts, the values of each column of integers."""
+_Found = TypeVar("_Found")
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Selection:
         column: A column of texts.
         texts: The texts; more than `MOST_TEXTS` are left to the engine.
         also: Another column of texts.
-        integers: Columns of integers or instants.
+        integers: Columns of integers or instants; `rows` needs one.
         read: The texts whose rows' integers are read; by default all of them. Other rows are counted.
         after: In a row group that may have a greater value in the first column of integers, all rows are read.
     """
@@ -91,30 +93,23 @@ class Selection:
         self._texts = frozenset(texts)
         self._read, self._after = self._texts if read is None else frozenset(read), after
 
-    def count(self, path: str) -> int | None:
-        """Returns how many rows of a file have one of the texts; None if an engine must count them."""
-        found = self._groups(path)
-        return None if found is None else sum(count for count, _ in found)
-
-    def counts(self, paths: Iterable[str]) -> tuple[dict[str, int], list[str]]:
-        """Returns how many rows with one of the texts files have, if any, and the files that an engine must read."""
-        found = {path: self.count(path) for path in paths}
-        return {path: count for path, count in found.items() if count}, [
-            p for p, count in found.items() if count is None
-        ]
+    def may_hold(self, path: str) -> bool:
+        """Returns whether a file may have a row with one of the texts: some dictionary has it, or is not readable."""
+        found = self._groups(path, lambda group: any(map(self._texts.__contains__, group.chunk(self._key).texts())))
+        return found is None or any(found)
 
     def rows(self, path: str) -> Selected | None:
         """Returns the rows of a file that have one of the texts; None if an engine must read them."""
-        found = self._groups(path)
+        found = self._groups(path, self._rows)
         if found is None:
             return None
         merged = Selected()
-        for _, rows in found:
+        for rows in found:
             merged.add(rows)
         return merged
 
-    def _groups(self, path: str) -> list[tuple[int, Selected]] | None:
-        """Returns the number of rows, and the rows, of each row group that has any."""
+    def _groups(self, path: str, read: Callable[[RowGroup], _Found]) -> list[_Found] | None:
+        """Returns what a function finds in each row group of a file; None if an engine must read it."""
         if library() is None or s3.is_remote(path) or len(self._texts) > MOST_TEXTS:
             return None
         try:
@@ -123,30 +118,26 @@ class Selection:
                 if len(source) > MOST_BYTES:
                     return None
                 groups = row_groups(source, read_footer(source), self._columns)
-                return [found for group in groups if (found := self._group(group))]
+                return list(map(read, groups))
         except (OSError, *DAMAGED):
             return None
 
-    def _group(self, group: RowGroup) -> tuple[int, Selected] | None:
-        """Returns the rows of a row group, or None if it has none."""
-        key = group.chunk(self._key)
+    def _rows(self, group: RowGroup) -> Selected:
+        """Returns the rows of a row group."""
+        key, found = group.chunk(self._key), Selected()
         # a row whose text is not in the dictionary could be theirs: this raises
         texts = key.texts()
         flags = bytearray(map(self._texts.__contains__, texts))
         if not any(flags):
-            return None
-        if self._integers:
-            highest = group.highest(self._integers[0])
-            read = self._texts if highest is None or highest > self._after else self._read
-            flags = bytearray(_READ if flag and text in read else flag for flag, text in zip(flags, texts, strict=True))
-        buffers, found = Buffers(), Selected()
+            return found
+        highest = group.highest(self._integers[0])
+        read = self._texts if highest is None or highest > self._after else self._read
+        flags = bytearray(_READ if flag and text in read else flag for flag, text in zip(flags, texts, strict=True))
+        buffers = Buffers()
         marks = key.marks(flags, buffers, bytearray(key.entries))
-        count = len(marks) - marks.count(0)
-        if not count:
-            return None
-        if self._integers and count > _MOST_FOUND:
+        if len(marks) - marks.count(0) > _MOST_FOUND:
             raise Unsupported
-        for mark in (_COUNTED, _READ) if self._integers else ():
+        for mark in (_COUNTED, _READ):
             asked = RowRanges(marks.translate(_ALONE[mark]), 1)
             if not asked.count:
                 continue
@@ -166,4 +157,4 @@ class Selection:
                 else:
                     found.add(Selected(counted={one: size}))
                 at += size
-        return count, found
+        return found
