@@ -104,9 +104,12 @@ class _Table:
         """Returns the positions of the texts that a text contains."""
         found = (c_ubyte * len(self._ends))()
         content = _encoded(text)
-        if not library().stedi_contained(byref(self._native), content, len(content), found):
-            return []
-        return [place for place, is_found in enumerate(found) if is_found]
+        many = library().stedi_contained(byref(self._native), content, len(content), found)
+        # of thousands, a text has few
+        marks, places, place = bytes(found) if many else b"", [], -1
+        while (place := marks.find(1, place + 1)) >= 0:
+            places.append(place)
+        return places
 
 
 def _encoded(text: str) -> bytes:
