@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -287,3 +288,31 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     assert {"manifest.json", "SHA256SUMS"} <= {problem.file for problem in verify(tmp_path).problems}
     with pytest.raises(UsageError):
         verify(tmp_path / "none")
+
+
+def test_a_folder_of_any_depth_is_looked_through(copy: Path) -> None:
+    """A thousand folders in each other ended the command with a traceback of our own recursion."""
+    deep = copy
+    for _ in range(1_200):
+        deep /= "d"
+        deep.mkdir()
+    found = verify(copy)
+    assert [problem.what for problem in found.problems] == ["an empty folder that does not belong to the release"]
+    for _ in range(1_200):
+        deep.rmdir()
+        deep = deep.parent
+    assert verify(copy).holds
+
+
+def test_a_folder_that_cannot_be_read_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def refused(path: str | os.PathLike[str]) -> Any:
+        if os.fspath(path).rstrip("/").endswith("/data"):  # a user who may read all runs these tests, too
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    found = verify(copy)
+    assert not found.holds
+    assert ("data/", "cannot be read (Permission denied)") in [(each.file, each.what) for each in found.problems]

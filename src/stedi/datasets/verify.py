@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -151,27 +151,29 @@ class _Work:
 
     def _walk(self) -> None:
         """Records every file, and everything else."""
-
-        def below(folder: Path, before: str) -> Iterator[tuple[str, os.stat_result]]:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    # a link could show the reader another file than the one that is verified
-                    status = entry.stat(follow_symlinks=False)
-                    yield f"{before}{entry.name}", status
-                    if stat.S_ISDIR(status.st_mode):
-                        yield from below(Path(entry.path), f"{before}{entry.name}/")
-
         empty: dict[str, bool] = {}
-        for name, status in below(self._folder, ""):
-            empty[name.rpartition("/")[0]] = False
-            if stat.S_ISDIR(status.st_mode):
-                empty.setdefault(name, True)
-            elif stat.S_ISLNK(status.st_mode):
-                self._say(name, "a link: a release has only files")
-            elif not stat.S_ISREG(status.st_mode):
-                self._say(name, "not a regular file: a release has only files")
-            else:
-                self._sizes[name] = status.st_size
+        pending = [""]  # without recursion: whoever has made the folder has decided how deep it is
+        while pending:
+            before = pending.pop()
+            try:
+                with os.scandir(self._folder / before) as entries:
+                    # a link could show the reader another file than the one that is verified
+                    found = [(f"{before}{entry.name}", entry.stat(follow_symlinks=False)) for entry in entries]
+            except OSError as error:
+                self._say(before or ".", f"cannot be read ({error.strerror})")
+                empty.pop(before.rstrip("/"), None)
+                continue
+            for name, status in found:
+                empty[before.rstrip("/")] = False
+                if stat.S_ISDIR(status.st_mode):
+                    empty[name] = True
+                    pending.append(f"{name}/")
+                elif stat.S_ISLNK(status.st_mode):
+                    self._say(name, "a link: a release has only files")
+                elif not stat.S_ISREG(status.st_mode):
+                    self._say(name, "not a regular file: a release has only files")
+                else:
+                    self._sizes[name] = status.st_size
         for name, is_empty in empty.items():
             if is_empty:
                 self._say(f"{name}/", "an empty folder that does not belong to the release")
