@@ -12,6 +12,7 @@ dictionaries lose the values that no kept row has, bounds are those of the kept 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -145,11 +146,23 @@ class _Tools:
         import zstandard
 
         self.buffers, self.packer = Buffers(), zstandard.ZstdCompressor(1)
+        self._content = bytearray()
+
+    def content(self, path: str) -> memoryview:
+        """Returns the bytes of a file; those of an earlier file are overwritten."""
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if len(self._content) < size:
+                self._content = bytearray(size)
+            content, at = memoryview(self._content), 0
+            while at < size and (count := file.readinto(content[at:size])):
+                at += count
+        return content[:at]
 
 
 def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: Path, tools: _Tools) -> DataFile | bool:
     """Rewrites a file and returns the new one; False if no row is kept."""
-    source = memoryview(Path(file.path).read_bytes())
+    source = tools.content(file.path)
     footer = read_footer(source)
     groups: list[Struct] = []
     made, buffers = _New(tools.packer), tools.buffers
@@ -235,10 +248,10 @@ def _row_group(
     """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
     rows, key = group.rows, group.chunk(leaving.column)
     marks, named, used = _marks(group, key, leaving, buffers)
-    gone = rows - marks.count(0)
+    split, written = _Split(marks), list[Struct]()
+    gone = split.leave.rows
     if gone == rows:
         return None
-    split, written = _Split(marks), list[Struct]()
     for column in columns:
         chunk, known = (key, used) if column.name == leaving.column else (group.chunk(column.name), None)
         if gone or (named and META["dictionary"] in chunk.meta):
@@ -271,10 +284,14 @@ class _Split:
 
     def __init__(self, marks: bytearray) -> None:
         self.stay, self.leave = RowRanges(marks), RowRanges(marks, 1)
+        self._touched: dict[tuple[int, int], bool] = {}
 
     def touches(self, page: DataPage) -> bool:
-        """Returns whether a page has removed rows."""
-        return self.leave.touch(page)
+        """Returns whether a page has removed rows; pages of most columns begin and end at the same rows."""
+        rows = page.first, page.count
+        if rows not in self._touched:
+            self._touched[rows] = self.leave.touch(page)
+        return self._touched[rows]
 
 
 def _marks(group: RowGroup, key: Chunk, leaving: Leaving, buffers: Buffers) -> tuple[bytearray, bool, bytearray | None]:

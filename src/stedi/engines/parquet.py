@@ -272,9 +272,7 @@ class Chunk:
         self.size: int = field_value(self.meta, META["packed"], I64)
         if not (4 <= self.start <= self.data and 0 <= self.size <= len(source) - self.start):
             raise Unsupported
-        # a copy as `bytes`, to whose memory ctypes can point
-        self._content = bytes(source[self.start : self.start + self.size])
-        self.raw = memoryview(self._content)
+        self.raw = memoryview(source[self.start : self.start + self.size])
         if len(self.raw) < self.size:
             raise Unsupported  # the file was truncated
         self.statistics: Struct = self.meta[META["statistics"]][1] if META["statistics"] in self.meta else {}
@@ -340,11 +338,13 @@ class Chunk:
 
     def _heads(self) -> Iterator[tuple[int, ...]]:
         """Yields each page's header, as in `NativeHead`, and the offsets of its begin, its body and its end."""
+        # ctypes points to the memory of `bytes`, or to memory that can be written
+        content = bytes(self.raw) if self.raw.readonly else address(self.raw)
         most, count = 0, _PAGES
         while count > most:  # there are more pages than there was room for
             most = count
             to = bytearray(_HEAD.size * most)
-            count = library().stedi_heads(self._content, self.size, most, address(to))
+            count = library().stedi_heads(content, self.size, most, address(to))
         if count < 0:
             raise Unsupported
         return _HEAD.iter_unpack(memoryview(to)[: _HEAD.size * count])
@@ -415,6 +415,7 @@ class RowRanges:
         count: The number of ranges.
         ranges: The start and the end of each range.
         at: Their address.
+        rows: The number of rows in them.
     """
 
     def __init__(self, marks: bytearray, mark: int = 0) -> None:
@@ -425,6 +426,7 @@ class RowRanges:
         self.at = ctypes.addressof(self.ranges)
         found(address(marks), len(marks), mark, self.ranges)
         self._ends = self.ranges[:]
+        self.rows: int = sum(self._ends[1::2]) - sum(self._ends[::2])
 
     def touch(self, page: DataPage) -> bool:
         """Returns whether a page has one of the rows."""
