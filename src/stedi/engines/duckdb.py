@@ -97,7 +97,7 @@ class DuckDB:
         self._mark = int.from_bytes(os.urandom(7))
         self._bound: dict[str, tuple[DataFile, ...]] = {}
         self._compared: tuple[str, tuple[DataFile, ...]] | None = None
-        """The addresses, and their files, of which `compared` has those that may be among `compared__wanted`."""
+        """The addresses, and their files, of which `compared_addresses` has those that may be among the wanted ones."""
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -305,18 +305,18 @@ class DuckDB:
         if (
             read is None
             or self._compared != read
-            or self.rows(f"{among} where normal not in (select normal from compared__wanted) limit 1")
+            or self.rows(f"{among} where normal not in (select normal from compared_addresses__wanted) limit 1")
         ):
             self._compared = None
-            self.materialize("compared__wanted", among)
+            self.materialize("compared_addresses__wanted", among)
             # only what may match is stored; the normal form of an odd address is known after Python has seen it
             self._normalise(
-                "compared",
+                "compared_addresses",
                 f"select * from (select address, {NORMAL} as normal from ({addresses})) "
-                "where normal is null or normal in (select normal from compared__wanted)",
+                "where normal is null or normal in (select normal from compared_addresses__wanted)",
             )
             self._compared = read
-        return self.materialize(view, f"select address from compared where normal in ({among})")
+        return self.materialize(view, f"select address from compared_addresses where normal in ({among})")
 
     def normal_forms(self, view: str, addresses: str) -> None:
         """Keeps the addresses of a SELECT, each once as `address`, with its normal form as `normal` (rule 1)."""
