@@ -24,11 +24,12 @@ from lakes import build, conserved, records, rows
 from stedi import cli
 from stedi.erasure import contents, search
 from stedi.erasure.identifiers import PLAIN, Identifiers, is_trace
+from stedi.erasure.others import Others
 from stedi.errors import IGNORED
 from stedi.lake import Lake
 from stedi.landing import quarantine
 from stedi.landing.quarantine import Relanded
-from stedi.privacy import tokens, tombstones
+from stedi.privacy import phones, tokens, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.sought import Sought
 from stedi.schema.contracts import has_unseen
@@ -313,8 +314,8 @@ BETWEEN = (*" .-/_", "", "  ", " - ", "\u2011", "\u2013", "\u202f", "\u00a0", "\
 @pytest.mark.parametrize("delivered", DIALLED)
 def test_a_phone_number_is_found_however_it_is_dialled_and_written(delivered: str) -> None:
     country, first = DIALLED[delivered]
-    known = Identifiers(tombstones.Key(bytes(32)), (), phones=tokens.numbers(delivered))
-    typed = tokens.digits(delivered.replace("(0)", "")).removeprefix("00")
+    known = Identifiers(tombstones.Key(bytes(32)), (), phones=phones.numbers(delivered))
+    typed = phones.digits(delivered.replace("(0)", "")).removeprefix("00")
     parts = [first, *(typed[len(country) + len(first) :][at : at + 3] for at in (0, 3, 6))]
     written = {"+": [f"+{country}", *parts], "00": [f"00{country}", *parts], "": [country, *parts]}
     written |= {"(0)": [f"+{country}(0)", *parts], "0": [f"0{parts[0]}", *parts[1:]]}
@@ -538,8 +539,7 @@ def test_what_stands_alone_is_always_among_the_candidates_and_what_others_have_i
         part = dice.choice(parts)
         before, after = ("".join(dice.choices(around, k=dice.randrange(4))) for _ in range(2))
         text = f"{before}{part}{after}{filler}"
-        heard = tokens.Heard(text)
-        assert not any(heard.stands(word) for word in many)
-        assert heard.stands(part) == tokens.stands(text, part), (before, part, after)
+        stand = Others((), text, "").claim([*many, *parts])
+        assert stand == {each for each in parts if tokens.stands(text, each)}, (before, part, after)
         if tokens.stands(text, part):
             assert part in Sought([*many, part]).among(text), (before, part, after)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from random import Random, randrange
 
 import pytest
 
 from effort import tries
-from stedi.privacy import decoding, tokens
+from stedi.privacy import decoding, phones, tokens
 
 
 def test_texts_are_found_by_the_places_of_a_word_that_all_have() -> None:
@@ -35,3 +36,41 @@ def test_a_text_in_wide_letters_is_read_apart_from_what_stands_before_it(text: s
         apart = [any(tokens.stands(read, text) for read in decoding.texts(raw, latin=latin)) for latin in (False, True)]
         assert apart[0] == apart[1], before
         assert apart[0] or before, encoding
+
+
+def test_texts_in_latin_1_are_read_by_tables_as_other_texts_are() -> None:
+    seed = randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = Random(seed)
+    every = [chr(number) for number in range(256)]
+    other = "\n\u2603"  # a text with this is read character by character; nothing changes it
+    pairs = [first + second for first in every for second in every]
+    often = [*"abAB01", *"abAB01", *" -_.'@%\t\n`/(", "\xdf", "\xb5", "\xe9", "\xad", "\xa0", "\xb4", "\xb2"]
+    mixed = ["".join(chance.choices(often, k=chance.randrange(20))) for _ in range(tries(2_000, 5_000, 100_000))]
+    for text in (*pairs, *mixed):
+        assert tokens.folded(text + other) == tokens.folded(text) + other, text
+        assert tokens.smoothed(text + other) == tokens.smoothed(text) + other, text
+        for but in ("", "\t\n\r"):
+            for controls in (True, False):
+                seen = tokens.visible(text, but=but, controls=controls)
+                break_stays = "\n" in but or not controls
+                apart = tokens.visible(text + "\u2603", but=but, controls=controls)
+                assert apart == seen + "\u2603", (text, but, controls)
+                assert ("\n" in seen) == ("\n" in text and break_stays)
+                assert (seen is text) == (seen == text)
+
+
+def test_text_is_read_from_base64_beside_checksums() -> None:
+    sums = [f"{number:040x}" for number in range(50)]
+    packed = b64encode(b"brien@x.example, gone").decode()
+    for lines in ([*sums, packed], [packed, *sums], [f"x {packed} y", *sums]):
+        assert any("brien@x.example" in reading for reading in tokens.readings(", ".join(lines)))
+    assert [*tokens.readings(", ".join(sums))] == [", ".join(sums)]
+
+
+def test_phone_numbers_are_called_together_as_each_is() -> None:
+    numbers = [f"55501{number:02}" for number in range(40)]
+    text = "call 555 0107 or +1 (555) 01.12, not 15550113 nor 5550114x nor 555011\n5, \xe9"
+    for read in (text, text + "\u2603"):
+        found = set(phones.called(read, numbers))
+        assert found == {number for number in numbers if phones.calls(read, [number])} == {"5550107", "5550112"}

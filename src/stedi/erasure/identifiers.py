@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 
 from stedi._frozen import dataclass, field
-from stedi.privacy import decoding, tokens, tombstones
+from stedi.privacy import decoding, phones, tokens, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 from stedi.privacy.sought import Sought
 from stedi.privacy.tokens import SHORT, addresses, folded, stands
@@ -86,7 +86,7 @@ class Identifiers:
         for among in {plain, typed}:
             if any((among is plain or "@" not in name) and stands(among, name) for name in names.among(among)):
                 return True
-        if data and tokens.calls(typed, self.phones):
+        if data and phones.calls(typed, self.phones):
             return True
         return bool(self._standing(plain))
 
@@ -229,19 +229,19 @@ def _own_words() -> str:
     return "\n".join(texts)
 
 
-def of(records: Iterable[tuple[str | None, ...]], others: Callable[[str], bool]) -> frozenset[str]:
+def of(records: Iterable[tuple[str | None, ...]], shared: Collection[str]) -> frozenset[str]:
     """Returns the texts that identify customers, from their records, in their normal form.
 
     Args:
         records: Address, name, phone of each record.
-        others: Returns whether anybody else has a case-folded name, phone number, or address without `@`.
+        shared: The case-folded names, phone numbers, and addresses without `@` that anybody else has.
     """
     found = set()
     for address, *rest in records:
         # without `@` an address may be any word, which others may have as a name
-        if address and ("@" in address or not others(normalise(address))):
+        if address and ("@" in address or normalise(address) not in shared):
             found.add(normalise(address))
-        found |= {text for text in (folded(part).strip() for part in rest if part) if text and not others(text)}
+        found |= {text for text in (folded(part).strip() for part in rest if part) if text and text not in shared}
     return frozenset(found)
 
 

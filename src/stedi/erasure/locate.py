@@ -7,7 +7,6 @@ uses the landed records. When an erasure is resumed and these are already remove
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,12 @@ from stedi.erasure import devices, identifiers, quarantined
 from stedi.erasure.devices import Devices, read_files
 from stedi.erasure.identifiers import Identifiers
 from stedi.erasure.judge import Judge
+from stedi.erasure.others import Others
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import LakeError
-from stedi.privacy import tokens, tombstones
-from stedi.privacy.pseudonyms import Key
-from stedi.privacy.tokens import Heard, folded
+from stedi.privacy import phones, tokens, tombstones
+from stedi.privacy.pseudonyms import Key, normalise
+from stedi.privacy.tokens import folded
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema import tables
 from stedi.schema.tables import COLUMNS, FREE_TEXTS, ZONES, DataFile
@@ -52,7 +52,6 @@ SUBJECT_PREDICATES: dict[str, str] = {
 }
 """For each table except the ledger, the condition under which a row belongs to an erased customer."""
 
-_PHONE = re.compile(r"\+?[\d\s().\-/_]+")
 RELATIONS = (
     "erased_addresses",
     "erased_serials",
@@ -273,39 +272,21 @@ class SubjectRows:
         spelled = [(address, None, None) for (address,) in engine.rows("select address from erased_addresses")]
         free = {column: self._text_of_others(column) for column in FREE_TEXTS["customers_landing"]}
         devices, addresses = self._text_of_others("serialNumber"), self._text_of_others("address")
-        written = folded(addresses)
-        spoken = Heard(written)
-        heard = Heard(tokens.smoothed("\n".join((*map(folded, free.values()), written))))
-        theirs, claimed = Heard(folded(devices)), Heard(devices)
-
-        def others(text: str) -> bool:
-            number = tokens.digits(text) if _is_phone(text) else ""
-            return (
-                any(heard.stands(spelling) for spelling in tokens.spellings(tokens.smoothed(text)))
-                or (bool(number) and heard.dials(number))
-                or theirs.has(text)
-            )
-
+        others = Others(free.values(), devices, addresses)
         numbers = {number for (number,) in engine.rows("select serialNumber from erased_serials")}
-        kept = {
-            number
-            for number in numbers
-            if not heard.has(folded(number).strip()) and not claimed.stands(number) and not spoken.stands(number)
-        }
+        kept = numbers - others.claim(numbers)
         ids = {id_ for (id_,) in engine.rows("select customer_id from erased_ids")}
-        names = identifiers.of([*mine, *spelled], others)
         texts = {folded(part).strip() for _, *rest in mine for part in rest if part} - {""}
+        words = {normalise(address) for address, *_ in (*mine, *spelled) if address and "@" not in address} - {""}
+        names = identifiers.of([*mine, *spelled], others.have(texts | words))
         self.shared = len(numbers - kept) + len(texts - names)
-        phones = frozenset(
-            number
-            for name in names
-            if _is_phone(name)
-            for number in tokens.numbers(name)
-            if number == tokens.digits(name) or not heard.dials(number)
-        )
-        told = (name for name in names if not (_is_phone(name) and tokens.digits(name)))
+        dialled = {name: phones.numbers(name) - {phones.digits(name)} for name in names if phones.is_phone(name)}
+        elsewhere = frozenset[str]().union(*dialled.values())
+        own = {phones.digits(name) for name in dialled} - {""}
+        calls = own | (elsewhere - others.dial(elsewhere))
+        told = (name for name in names if not (name in dialled and phones.digits(name)))
         spelled_names = frozenset(s for name in told for s in ({name} if "@" in name else tokens.spellings(name)))
-        known = Identifiers(self._key, self._people, spelled_names, frozenset(kept | ids), phones)
+        known = Identifiers(self._key, self._people, spelled_names, frozenset(kept | ids), frozenset(calls))
         masks = [
             # where the mention cannot be cut out, the whole value goes
             (value, known.masked(value) or tokens.ERASED)
@@ -539,10 +520,6 @@ class SubjectRows:
     def keep(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         """Creates a relation whose columns are all text."""
         self.engine.insert_rows(name, dict.fromkeys(columns, "varchar"), rows)
-
-
-def _is_phone(text: str) -> bool:
-    return _PHONE.fullmatch(tokens.smoothed(text)) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,12 +101,12 @@ def reference(text: str, wanted: Iterable[str] = (), called: Iterable[tuple[str,
 
 def _calls(text: str, name: str, phone: str) -> bool:
     """Returns whether a text contains somebody's name or phone number, in any spelling."""
-    from stedi.privacy import tokens
+    from stedi.privacy import phones, tokens
 
     named = tokens.folded(name).strip()
     if named and any(tokens.stands(tokens.folded(reading), named, name=True) for reading in tokens.readings(text)):
         return True
-    return tokens.calls(tokens.smoothed(text), tokens.numbers(phone))
+    return phones.calls(tokens.smoothed(text), phones.numbers(phone))
 
 
 def placed(given: Iterable[Given], *, exact: bool = False) -> dict[str, str]:

@@ -12,10 +12,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import islice, pairwise, product
+from itertools import compress, islice, product
 
 from stedi._regex import compile_possessive
-from stedi.privacy import decoding
+from stedi.privacy import decoding, latin
 from stedi.privacy.addresses import complaint
 from stedi.schema.contracts import unseen
 
@@ -67,12 +67,11 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,32});")
 _PRINTABLE = re.compile(r"(?:=[0-9A-F]{2})+")
 _SOFT_BREAK = re.compile(r"=\r?\n")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*(?:\r?\n[A-Za-z0-9+/_-]+)?")
-_HEX = re.compile(r"[0-9a-fA-F\s-]+")
-"""A run that is a checksum or an id rather than base64."""
+_HEX = b"0123456789abcdefABCDEF-\r\n"
+"""The bytes of a run that is a checksum or an id rather than base64."""
 _IDS = re.compile(r"[0-9a-fA-F \n-]+")
 """Texts that show no sign of an encoding: ids, dates and numbers, one a line."""
 _PRINTED, _ASCII = bytes(range(32, 127)), bytes(range(128))
-_CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
 _BROKEN = re.compile(r'"[^"\s@]{0,320}(?:@[^"\s]{0,320})?\\(?:[tnr]|u00(?:09|0[aAdD]))[^"\s]{0,320}"')
 """A quoted string with an `@` that an escaped tab or line break divides: without the break it can be an address."""
 _BREAK = re.compile(r"\\(?:[tnr]|u00(?:09|0[aAdD]))")
@@ -85,9 +84,6 @@ _LEVELS = 3
 _UNPACKED = 4 << 20
 """Bytes to decompress from base64, at most."""
 
-_SEPARATORS = str.maketrans("", "", " ().-/_")
-_SEPARATOR = r"[ ().\-/_]{0,4}"
-_SPACES = re.compile(r"[ \t]{2,}|\t")
 _LIKE = {
     **dict.fromkeys("\u2018\u2019\u201b\u02bc\u02b9\u2032\uff07\u00b4`", "'"),
     **dict.fromkeys("\u00b7\u2022\u2219\uff0e", "."),
@@ -95,17 +91,14 @@ _LIKE = {
     "\uff08": "(", "\uff09": ")", "\uff0b": "+", "\u2212": "-",
 }  # fmt: skip
 """What people write in place of ASCII characters in names and phone numbers."""
-_MANY_DIGITS = re.compile(r"[0-9]{7,}")
-_DIGITS = 7
-"""The least number of digits of a phone number that is found with any characters between them."""
-_NORTH_AMERICAN = 10
-"""Digits of a number that is dialled with a 1 before it, or without."""
 
 
 def folded(text: str) -> str:
     """Returns a text as an address's normal form is written (rule 1 of consent), white space kept."""
     if text.isascii():
         return text.lower()
+    if (raw := latin.encoded(text)) is not None:
+        return latin.folded(raw)
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
@@ -166,59 +159,6 @@ def having(text: str, word: str, parts: Iterable[str]) -> set[str]:
 def words(text: str) -> list[str]:
     """Returns the words of a text: letters, digits and `_`; a hyphen joins two."""
     return _WORD.findall(text)
-
-
-class Heard:
-    """The values of other people in a column, on lines of their own, case-folded; for many lookups.
-
-    Args:
-        text: The values.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = f"\n{text}\n"
-        self._asked = 0
-        self._every: list[str] = []
-        self._words: frozenset[str] | None = None
-        self._pairs: frozenset[tuple[str, str]] | None = None
-        self._lines: frozenset[str] | None = None
-        self._digits = ""
-
-    def has(self, part: str) -> bool:
-        """Returns whether a text, not an empty one, is one of the values."""
-        if not part:
-            return False  # empty lines may be between them
-        self._asked += 1
-        if self._asked <= FEW:
-            return f"\n{part}\n" in self._text
-        if self._lines is None:
-            self._lines = frozenset(self._text[1:-1].split("\n"))
-        return part in self._lines
-
-    def stands(self, part: str) -> bool:
-        """Returns whether a text stands alone among them."""
-        self._asked += 1
-        if self._words is None and self._asked > FEW:
-            self._every = words(self._text)
-            self._words = frozenset(self._every)
-        if self._words is not None:
-            # a text that stands somewhere has its words there, one after the other
-            parts = words(part)
-            if not self._words.issuperset(parts):
-                return False
-            if len(parts) > 1:
-                if self._pairs is None:
-                    self._pairs = frozenset(pairwise(self._every))
-                    self._every.clear()
-                if not self._pairs.issuperset(pairwise(parts)):
-                    return False
-        return stands(self._text, part)
-
-    def dials(self, number: str) -> bool:
-        """Returns whether a phone number, given by its digits, is among them."""
-        if not self._digits:
-            self._digits = "\n" + "\n".join(_MANY_DIGITS.findall(closed(self._text)))
-        return number in self._digits and dials(self._text, number)
 
 
 def _word(character: str) -> bool:
@@ -343,22 +283,26 @@ def visible(text: str, *, but: str = "", controls: bool = True) -> str:
         but: Characters that stay.
         controls: Whether control characters are removed, too.
     """
-    if text.isascii():
-        if not controls or text.isprintable():
-            return text
-        raw = text.encode()
-        kept = raw.translate(None, _CONTROLS if but else _CONTROLS + b"\t\n\r")
-        return text if len(kept) == len(raw) else kept.decode()
+    if text.isascii() and (not controls or text.isprintable()):
+        return text
+    hides = _hides if controls else _hides_apart
+    if (raw := latin.encoded(text)) is not None:
+        kept = raw.translate(None, latin.having(hides).translate(None, but.encode()))
+        return text if len(kept) == len(raw) else kept.decode("latin-1")
     # as bytes, of which those of other characters are left: half of an escaped pair is one, too
     raw = text.encode("utf-8", "surrogatepass").translate(None, _PRINTED if controls else _ASCII)
-    odd = set(raw.decode("utf-8", "surrogatepass"))
-    hidden = "".join(c for c in odd if c not in but and _hides(c) and (controls or unicodedata.category(c) != "Cc"))
+    hidden = "".join(c for c in set(raw.decode("utf-8", "surrogatepass")) if c not in but and hides(c))
     return re.sub(f"[{re.escape(hidden)}]+", "", text) if hidden else text
 
 
 @lru_cache(1 << 12)
 def _hides(character: str) -> bool:
     return unseen(character) or (character.isspace() and character != " ")
+
+
+def _hides_apart(character: str) -> bool:
+    """Returns the same for what is no control character."""
+    return _hides(character) and unicodedata.category(character) != "Cc"
 
 
 def _unquoted(text: str) -> str:
@@ -379,14 +323,15 @@ def _dereferenced(text: str) -> str:
 
 def _packed(text: str) -> Iterator[str]:
     """Yields base64 in a text that decodes to text, directly or after decompression."""
-    for run in set(_BASE64.findall(text)):
-        if _HEX.fullmatch(run):
-            continue
+    runs = list(set(_BASE64.findall(text)))
+    # what is left of each without hexadecimal digits: most runs are checksums and ids
+    others = "\0".join(runs).encode().translate(None, _HEX).split(b"\0")
+    for run in compress(runs, others):
         lines = run.split()
         whole = [run] if len(lines) == 1 else [*lines, "".join(lines)]
         # wrapped base64 is one value, or each line is
         for line in whole:
-            if len(line) >= 16 and not _HEX.fullmatch(line) and (decoded := _from_base64(line)):
+            if len(line) >= 16 and line.encode().translate(None, _HEX) and (decoded := _from_base64(line)):
                 yield decoded
 
 
@@ -446,19 +391,27 @@ def smoothed(text: str) -> str:
     Line breaks stay. Do not search addresses in it: two that differ in an apostrophe may belong to two people.
     """
     if not text.isascii():
-        for character in set(text):
-            if character > "\x7f" and (like := _typed(character)):
-                text = text.replace(character, like)
-    return _SPACES.sub(" ", text) if "  " in text or "\t" in text else text
+        if (raw := latin.encoded(text)) is not None:
+            text = raw.translate(latin.table(_typed)).decode("latin-1")
+        else:
+            for character in set(text):
+                if (like := _typed(character)) != character:
+                    text = text.replace(character, like)
+    text = text.replace("\t", " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text
 
 
 @lru_cache(1 << 12)
 def _typed(character: str) -> str:
-    """Returns the ASCII character that a character stands for in a name or phone number, or an empty text."""
+    """Returns the ASCII character that a character stands for in a name or phone number, or itself."""
+    if character.isascii():
+        return character
     kind = unicodedata.category(character)
     if kind == "Nd":
         return str(unicodedata.decimal(character))
-    return {"Zs": " ", "Pd": "-"}.get(kind) or _LIKE.get(character, "")
+    return {"Zs": " ", "Pd": "-"}.get(kind) or _LIKE.get(character, character)
 
 
 def spellings(name: str) -> set[str]:
@@ -471,68 +424,6 @@ def spellings(name: str) -> set[str]:
         if "," in words[0] and words[0].endswith(","):
             found.add(f"{' '.join(words[1:])} {words[0][:-1]}")
     return found - {""}
-
-
-def digits(phone: str) -> str:
-    """Returns the digits of a phone number, or nothing if they are too few to tell one number from others."""
-    found = "".join(character for character in smoothed(phone) if character.isdecimal())
-    return found if len(found) >= _DIGITS else ""
-
-
-def numbers(phone: str) -> frozenset[str]:
-    """Returns the digits of a phone number as it is dialled at home and from abroad; none if they are too few.
-
-    The country code is not known: one, two and three digits are tried.
-    """
-    typed = smoothed(phone).strip()
-    found = {digits(typed), digits(typed.replace("(0)", ""))}
-    bare = digits(typed.replace("(0)", ""))
-    if typed.startswith(("+", "00")):
-        bare = bare.removeprefix("00")
-        for size in (1, 2, 3):  # `+46 70 1234567`, `070 1234567`, `+46 (0)70 1234567`
-            found |= {bare, digits(f"0{bare[size:]}"), digits(f"{bare[:size]}0{bare[size:]}")}
-    elif bare.startswith("0"):
-        found.add(digits(bare[1:]))
-    elif len(bare) == _NORTH_AMERICAN:
-        found.add(f"1{bare}")
-    return frozenset(found - {""})
-
-
-def calls(text: str, numbers: Iterable[str]) -> bool:
-    """Returns whether a text contains one of some phone numbers, with any characters between its digits.
-
-    Args:
-        text: The text, smoothed.
-        numbers: Their digits.
-    """
-    wanted = list(numbers)
-    if not wanted:
-        return False
-    close = closed(text)
-    # short runs of digits are most of a table's text, and no number of a person has so few
-    if len(wanted) > FEW:
-        close = "\n".join(_MANY_DIGITS.findall(close))
-    return any(number in close and dials(text, number) for number in wanted)
-
-
-def closed(text: str) -> str:
-    """Returns a smoothed text without the characters that may separate the digits of a phone number."""
-    if text.isascii():
-        return text.translate(_SEPARATORS)
-    for separator in " ().-/_":  # faster than translating non-ASCII text
-        text = text.replace(separator, "")
-    return text
-
-
-def dials(text: str, number: str) -> bool:
-    """Returns whether a text contains a phone number, given by its digits; check `closed` first, which is faster."""
-    return _phone(number).search(text) is not None
-
-
-def _phone(number: str) -> re.Pattern[str]:
-    return re.compile(
-        rf"(?<![\w.])(?:(?:\+|00)\d{{1,3}}{_SEPARATOR}|00?|\+)?\(?{_SEPARATOR.join(number)}(?![\w])", re.ASCII
-    )
 
 
 def owner(text: str) -> str | None:
