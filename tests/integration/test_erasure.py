@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 from pyiceberg.catalog.sql import SqlCatalog
 
 import quick
 from deliveries import customer, deliver, motion, step
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, delivered, erase, looked_for
 from lakes import KEY, LANDING, REPOSITORY, build, conserved, contents, heads, records, rows, tree
+from stedi.catalog import manifests
 from stedi.catalog.manifests import mentions
 from stedi.cli import main
 from stedi.engines.pages import Leaving
@@ -38,6 +40,43 @@ from stedi.transform import checks, session
 def stage() -> Iterator[Stage]:
     with quick.folder() as folder, quick.quickened():
         yield Stage(folder)
+
+
+def test_nulls_are_counted_as_the_files_have_them(stage: Stage) -> None:
+    lake, folder = stage.made()
+    named = [{**motion(BO, 200 + at), **({"seen": "here"} if at % 2 else {})} for at in range(4)]
+    lake.land(deliver(folder.with_name("more"), "accelerometer", named, "named.json"))
+    build(lake, NOW)
+    counted = 0
+    for change in (lambda: None, lambda: erase(lake, ANA), lake.maintain):
+        change()
+        for name, state in lake.catalog.tables().items():
+            for path, file in mentions(state).live.items():
+                columns = parquet.read_table(path, partitioning=None)
+                found = {column: columns[column].null_count for column in file.nulls}
+                assert found == dict(file.nulls), (name, path)
+                counted += len(found)
+    assert counted
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
+def test_mentions_in_unknown_fields_go_whoever_has_written_the_files(
+    stage: Stage, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, folder = stage.empty()
+    if not counted:  # Iceberg leaves it to the writer
+        entry = manifests.entry
+        monkeypatch.setattr(manifests, "entry", lambda *args: {**entry(*args), "null_value_counts": None})
+    lake.land(deliver(folder, "customer", [customer(ANA), customer(BO, friend=ANA), customer(CY, friend="nobody")]))
+    lake.land(deliver(folder, "accelerometer", [motion(BO, 1), {**motion(BO, 2), "beside": ANA}]))
+    lake.land(deliver(folder, "step_trainer", [step(DEVICE, 1)]))
+    nulls = {name: [f.nulls for f in mentions(state).live.values()] for name, state in lake.catalog.tables().items()}
+    assert all(found.get("_extra") == (1 if counted else None) for found in nulls["step_trainer_landing"])
+    receipt = erase(lake, ANA)
+    assert receipt["scanned"]["found"] == []
+    assert receipt["removed"]["mentions"] == 2
+    extras = {row[-2] for name in LANDING for row in rows(lake, name)}
+    assert extras == {None, '{"friend":"nobody"}'}
 
 
 @pytest.mark.parametrize("gone", [(ANA, BO), (ANA, BO, CY), (BO, CY), ()], ids=lambda gone: str(len(gone)))

@@ -231,11 +231,15 @@ def mentions(state: TableState) -> Mentions:
 
 
 def _mentioned(table: str, location: str) -> list[tuple[DataFile, bool]]:
-    """Returns the data files of a manifest, and for each whether it is there."""
-    return avro(table, location, _entry)
+    """Returns the data files of a manifest with their counts of nulls, and for each whether it is there."""
+    names = {place: column.name for place, column in enumerate(ALL_COLUMNS[table], start=1)}
 
+    def described(entry: Any) -> tuple[DataFile, bool]:
+        file = entry["data_file"]
+        # a writer need not count nulls
+        nulls = {names[n["key"]]: n["value"] for n in file.get("null_value_counts") or () if n["key"] in names}
+        size = int(file["file_size_in_bytes"])
+        found = DataFile(local_path(file["file_path"]), int(file["record_count"]), size, nulls)
+        return found, entry["status"] != DELETED
 
-def _entry(entry: Any) -> tuple[DataFile, bool]:
-    file = entry["data_file"]
-    found = DataFile(local_path(file["file_path"]), int(file["record_count"]), int(file["file_size_in_bytes"]))
-    return found, entry["status"] != DELETED
+    return avro(table, location, described)

@@ -386,7 +386,7 @@ class SubjectRows:
             "masked_raws", {"sha256": "varchar", "offset": "bigint", "raw": "blob"}, sorted(set(masked))
         )
         unknown = " union ".join(
-            f"select _extra from {self._everywhere(name)} where _extra is not null" for name in _LANDED
+            f"select _extra from ({self._having(name, '_extra')}) where _extra is not null" for name in _LANDED
         )
         extras = [(text,) for (text,) in self.engine.stream(unknown) if self.traces.found(text)]
         self.keep("mentions", ("text",), extras)
@@ -468,6 +468,11 @@ class SubjectRows:
     def _everywhere(self, name: str) -> str:
         """Returns a relation of all rows of a table, including those of older snapshots."""
         return f"({scan(self.mentions[name].live.values(), COLUMNS[name])})"
+
+    def _having(self, name: str, column: str) -> str:
+        """Returns a SELECT of the same rows without those of files that have only nulls in a column."""
+        having = [file for file in self.mentions[name].live.values() if file.nulls.get(column) != file.rows]
+        return scan(having, COLUMNS[name])
 
     def _found_in_files(self, name: str) -> list[tuple[str, str | None, int, int]]:
         """Returns how many rows of, or about, the customers each file of a table's snapshots holds.
