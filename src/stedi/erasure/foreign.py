@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from stedi._frozen import dataclass, replace
 from stedi.catalog import Catalog
 from stedi.catalog.remote import ENTRIES, NAMESPACES, TABLES, OfOthers, strings
 from stedi.catalog.snapshots import local_path
+from stedi.erasure import identifiers
 from stedi.erasure.identifiers import Identifiers
 from stedi.errors import LakeError
 from stedi.schema.tables import ALL_ZONES, NAMESPACE
@@ -64,25 +65,30 @@ def read(catalog: Catalog, traces: Identifiers) -> Foreign:
     Raises:
         LakeError: The catalog or a table's metadata cannot be read.
     """
-    found: set[tuple[str, str]] = set()
+    listed: list[tuple[str, str]] = []
     for name, state in catalog.tables().items():
         described = json.loads(s3.at(local_path(state.metadata[-1])).read_bytes())
         for part, value in described.items():
             place = f"{name}: {_NAMED.get(part, 'its description')}"
-            found |= {(place, text) for text in strings(value) if traces.found(text, data=False)}
+            listed += [(place, text) for text in strings(value)]
     folders: list[Path] = []
     others = _entries(catalog.path) if catalog.remote is None else catalog.remote.of_others()
-    for entry in others.namespaces:
-        found |= {(NAMESPACES, text) for text in entry if traces.found(text, data=False)}
+    listed += [(NAMESPACES, text) for entry in others.namespaces for text in entry]
+    found = _mentioning(listed, traces)
     told = {text for _, text in found}  # Glue repeats a table's properties
-    found |= {(ENTRIES, text) for text in others.entries if text not in told and traces.found(text, data=False)}
+    listed = [(ENTRIES, text) for text in others.entries if text not in told]
     for *named, location in others.tables:
-        found |= {(TABLES, text) for text in named if traces.found(text, data=False)}
-        if traces.found(location, data=False):
-            found.add((TABLES, location))
+        listed += [(TABLES, text) for text in (*named, location)]
         folders += _folder(catalog.root, location)
+    found |= _mentioning(listed, traces)
     places = Counter(place for place, _ in found)
     return Foreign(frozenset(text for _, text in found), dict(sorted(places.items())), tuple(folders), others.unseen)
+
+
+def _mentioning(listed: Sequence[tuple[str, str]], traces: Identifiers) -> set[tuple[str, str]]:
+    """Returns those of some places and texts whose text mentions customers."""
+    texts = [text for _, text in listed]
+    return {listed[at] for at in identifiers.telling(texts, lambda text: traces.found(text, data=False))}
 
 
 def _entries(path: Path) -> OfOthers:
