@@ -24,9 +24,12 @@ from lakes import KEY, LANDING, REPOSITORY, build, conserved, contents, heads, r
 from stedi.catalog import manifests
 from stedi.catalog.manifests import mentions
 from stedi.cli import main
+from stedi.engines.duckdb import DuckDB
 from stedi.engines.pages import Leaving
 from stedi.engines.parquet import Chunk, library
 from stedi.erasure import locate, remove
+from stedi.erasure.locate import SubjectRows
+from stedi.erasure.pending import Pending
 from stedi.errors import AuditFailed, DamagedFile, LakeError, UsageError
 from stedi.lake import Lake
 from stedi.landing import tombstone_filter
@@ -57,6 +60,36 @@ def test_nulls_are_counted_as_the_files_have_them(stage: Stage) -> None:
                 assert found == dict(file.nulls), (name, path)
                 counted += len(found)
     assert counted
+
+
+def test_customers_are_located_alike_by_address_and_by_mark(stage: Stage) -> None:
+    """After an interruption only marks are known."""
+    lake, folder = stage.empty()
+    theirs = [
+        "Jos\u00e9@x.example",
+        "JOSE\u0301@x.example",
+        " jos\u00e9@X.example",
+        "\u0141ucja@x.example",
+        "o\u00df@x.example",
+    ]
+    others = ["jose@x.example", "\u0142ucja@y.example", "OS@x.example", "os@x.example"]
+    lake.land(deliver(folder, "customer", [customer(who) for who in (theirs[0], theirs[3], *others)]))
+    lake.land(deliver(folder, "accelerometer", [motion(who, at) for who in (*theirs, *others) for at in (1, 2)]))
+    wanted = [theirs[1], "\u0142UCJA@x.example", "OSS@x.example", "nobody@x.example"]
+    people = tuple(tombstones.person(lake.key(), who) for who in wanted)
+    located = []
+    for addresses in (wanted, wanted[1:], ()):
+        with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
+            found = SubjectRows(engine, lake.catalog, lake.key(), Pending("run", NOW, people), addresses=addresses)
+            rows_ = {name: set(engine.rows(f"select * from {name}")) for name in ("erased_addresses", "erased_ids")}
+            together = engine.rows("select list(address order by address) from who group by person")
+        located.append((rows_, {tuple(each) for (each,) in together}, found.tombstones, found.traces.names))
+    assert located[0] == located[1] == located[2]
+    erased, groups = located[0][:2]
+    assert {(who, readings) for who, _, readings in erased["erased_addresses"]} == {(who, 2) for who in theirs}
+    assert groups == {
+        tuple(sorted(same)) for same in (theirs[:3], theirs[3:4], theirs[4:], others[:1], others[1:2], others[2:])
+    }
 
 
 @pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])

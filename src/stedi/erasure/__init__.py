@@ -60,7 +60,7 @@ def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePr
     before = tombstones.read(root, key)
     wanted = Pending(run_id(_now(None)), _now(None), _marks(key, addresses))
     with _engine(context, wanted.run) as engine:
-        found, _ = _judged(SubjectRows(engine, catalog, key, wanted), catalog)
+        found, _ = _judged(SubjectRows(engine, catalog, key, wanted, addresses=addresses), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
     known = len(_known(root, before, wanted.people, found))
     rows, foreign_ = dict(found.rows), dict(found.foreign)
@@ -118,7 +118,7 @@ def erase(
             s3.client()  # likewise, without boto3
         new = Pending(run_id(_now(None)), _now(now), _marks(key, addresses), places)
         new = replace(new, reference=reference, operator=operator.name())
-        done.append(_Erasure(context, key, new, progress, workers, engine).finish())
+        done.append(_Erasure(context, key, new, progress, workers, engine, addresses=addresses).finish())
     if addresses and (found := done[-1]["scanned"].get("found")):
         raise AuditFailed(
             f"{root}: expected no trace of the erased customers, found one in {_listed(found)}; the erasure has "
@@ -297,8 +297,10 @@ class _Erasure:
         workers: Workers | None,
         builds: Name | None = None,
         then: Tombstones | None = None,
+        addresses: Collection[str] = (),
     ) -> None:
         self._context, self._key, self._then, self._builds = context, key, then, builds
+        self._addresses = addresses
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
         self._pending, self._progress, self._workers = wanted, progress, workers
 
@@ -357,7 +359,9 @@ class _Erasure:
         with ThreadPoolExecutor(1) as beside:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
-            subject_rows = SubjectRows(engine, catalog, key, self._pending, self._workers, before, self._then)
+            subject_rows = SubjectRows(
+                engine, catalog, key, self._pending, self._workers, before, self._then, self._addresses
+            )
             found, judged = self._pending.found, None
             if found is None:
                 found, judged = _judged(subject_rows, catalog)

@@ -78,6 +78,7 @@ class SubjectRows:
         workers: The workers that search the tables' files; by default this process.
         before: The lake's tombstones, for an erasure whose own file was lost.
         then: The tombstones of erasures that are repeated; they include devices that this lake does not know.
+        addresses: The customers' addresses, in any spelling; after an interruption only their marks are known.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class SubjectRows:
         workers: Workers | None = None,
         before: Tombstones | None = None,
         then: Tombstones | None = None,
+        addresses: Collection[str] = (),
     ) -> None:
         self.engine = engine
         self.states = catalog.tables()
@@ -106,7 +108,7 @@ class SubjectRows:
         # replaced files of their records, from which a second attempt reads what to search for
         self._evidence = () if found else tuple(file.path for file in evidence)
         engine.bind_files("records", [*current.values(), *evidence], table="customers_landing")
-        self._addresses()
+        self._addresses(addresses)
         self._recovered = found is None and pending.recovered
         self._devices = Devices(engine, key, {name: self._live(name) for name in devices.OWN}, before)
         if found:
@@ -204,25 +206,42 @@ class SubjectRows:
         landed = frozenset(who for (who,) in self.engine.rows("select distinct person from erased_addresses"))
         return landed | self.traces.met()
 
-    def _addresses(self) -> None:
-        """Makes `who`, the mark of every address, and `erased_addresses`, with how many readings of motion each has."""
-        sql = (
-            "select address, sum(n)::bigint from (select email as address, 0 as n from records union all "
-            'select "user", count(*) from accelerometer_landing group by all) group by all'
+    def _addresses(self, given: Collection[str]) -> None:
+        """Makes `who`, the person of every address, and `erased_addresses`, with how many readings of motion each has.
+
+        A customer's person is the mark; anybody else's is only the same for every spelling of the address.
+        """
+        engine = self.engine
+        engine.materialize(
+            "met",
+            "select address, sum(n)::bigint as readings from (select email as address, 0 as n from records union all "
+            'select "user", count(*) from accelerometer_landing group by all) group by all',
         )
-
-        def told(reading: DuckDB) -> Iterator[tuple[str, str, str]]:
-            for batch in reading.batches(sql):
-                addresses, counts = zip(*batch, strict=True)
-                yield from zip(addresses, tombstones.persons(self._key, addresses), map(str, counts), strict=True)
-
-        with self.engine.beside() as reading:  # there may be millions: only some thousand are in memory at a time
-            self.keep("who", ("address", "person", "readings"), told(reading))
-        people = ", ".join(map(literal, sorted(self._people)))
-        self.engine.materialize(
+        engine.normal_forms("forms", "select address from met")
+        wanted = {normalise(address): tombstones.person(self._key, address) for address in given}
+        if not self._people <= {*wanted.values()}:
+            wanted = self._wanted()
+        self.keep("wanted", ("normal", "person"), sorted(wanted.items()))
+        engine.materialize(
+            "who",
+            # no mark begins so
+            "select f.address, coalesce(w.person, '?' || f.normal) as person from forms as f "
+            "left join wanted as w on f.normal = w.normal",
+        )
+        engine.materialize(
             "erased_addresses",
-            f"select address, person, readings::bigint as readings from who where person in ({people})",
+            "select m.address, w.person, m.readings from met as m inner join forms as f on m.address = f.address "
+            "inner join wanted as w on f.normal = w.normal",
         )
+
+    def _wanted(self) -> dict[str, str]:
+        """Returns the mark of each customer by the normal form of the address, from the marks of all addresses."""
+        wanted: dict[str, str] = {}
+        for batch in self.engine.batches("select address, normal from forms"):
+            addresses, forms = zip(*batch, strict=True)
+            marks = tombstones.persons(self._key, addresses)
+            wanted.update((form, mark) for form, mark in zip(forms, marks, strict=True) if mark in self._people)
+        return wanted
 
     def _live(self, name: str) -> dict[str, bool]:
         """Returns the existing files of a table's snapshots, and for each whether it is current."""
