@@ -29,7 +29,7 @@ from stedi.context.progress import Progress, instant, run_id, silent
 from stedi.engines import Name
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
-from stedi.erasure import deliveries, foreign, pending, releases, remove
+from stedi.erasure import deliveries, foreign, pending, remove
 from stedi.erasure.foreign import Foreign
 from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Found, Pending
@@ -172,7 +172,7 @@ def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bo
         return left
     people = pending.unended(root, key, known)
     if people:
-        again = Pending(run_id(_now(None)), _now(None), people, recovered=True, evidence=_evidence(catalog))
+        again = Pending(run_id(_now(None)), _now(None), people, recovered=True, evidence=pending.evidence(catalog))
         return replace(again, operator=operator.name())
     if refused is not None:
         pending.remove(root)
@@ -183,27 +183,6 @@ def _cut_off(catalog: Catalog, root: Path, key: Key, *, recover: bool, alone: bo
                 "requests that are not in `stedi erase --list`"
             )
     return None
-
-
-def _evidence(catalog: Catalog) -> tuple[str, ...]:
-    """Returns whole data files of the customers' records that are not current: an erasure may have replaced them."""
-    name = "customers_landing"
-    current = {durable.realpath(file.path) for file in catalog.files(catalog.table(name))}
-    home = catalog.folder(name) / "data"
-    found = (entry.path for entry in durable.walk(home) if entry.path.suffix == ".parquet")
-    return tuple(str(path) for path in found if durable.realpath(path) not in current and _is_whole(path))
-
-
-def _is_whole(path: Path) -> bool:
-    """Returns whether a Parquet file is complete; one whose command died while writing is not."""
-    if s3.is_remote(path):
-        return True
-    if path.is_symlink() or not path.is_file():
-        return False
-    with open(path, "rb") as stream:
-        # a writer adds the footer, with this mark, when all rows are there
-        stream.seek(max(0, path.stat().st_size - 4))
-        return stream.read() == b"PAR1"
 
 
 def repeat(
@@ -389,10 +368,14 @@ class _Erasure:
             found = replace(found, known=tuple(sorted({*found.known, *subject_rows.traces.met()})))
             self._keep(found=found)
         self._progress("rewrite releases", None)
-        context = Context(root, self._config)
-        in_releases = releases.remove_people(
-            context, key, self._pending.run, self._pending.people, self._pending.started
-        )
+        in_releases: dict[str, list[str]] = {}
+        if "releases" in subject_rows.states:
+            from stedi.erasure import releases  # most lakes have none, and what describes them takes time to import
+
+            context = Context(root, self._config)
+            in_releases = releases.remove_people(
+                context, key, self._pending.run, self._pending.people, self._pending.started
+            )
         memory = self._config.engine_memory
         claims = known.claims_digest(key)
         work = Removal(engine, catalog, subject_rows, self._pending, found, self._workers, memory, claims)
@@ -525,6 +508,13 @@ class _Erasure:
             every.remove(last)
         return ""
 
+    def _recalls(self, stale: Collection[str]) -> list[dict[str, str]]:
+        if not stale:
+            return []
+        from stedi.erasure import releases
+
+        return releases.recalls(Context(self._root, self._config), stale)
+
     def _receipt(self) -> dict[str, Any]:
         done = self._pending
         known = set(done.people if self._found.known is None else self._found.known)
@@ -547,7 +537,7 @@ class _Erasure:
                 "not_reached_days": receipts.days(beyond),
                 "clean": not (done.scanned or {}).get("found"),
                 **({"stale": stale} if stale else {}),
-                "recalls": releases.recalls(Context(self._root, self._config), stale),
+                "recalls": self._recalls(stale),
                 "version": __version__,
                 "reference": done.reference,
                 "operator": done.operator,

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
-from importlib import resources
 
 from stedi._frozen import dataclass, field
 from stedi.privacy import decoding, phones, tokens, tombstones
@@ -218,6 +217,8 @@ def _tells(number: str) -> bool:
 @cache
 def _own_words() -> str:
     """Returns the package's source as one text; whatever the lake's own files say in words, it says."""
+    from importlib import resources
+
     texts = [_FORMATS]
     folders = [resources.files("stedi")]
     for folder in folders:  # it grows

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from stedi._frozen import asdict, dataclass, field
+from stedi.catalog import Catalog
 from stedi.privacy import receipts, state, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import PENDING, Tombstones
-from stedi.storage import durable
+from stedi.storage import durable, s3
 
 _KIND = "erasure"
 ADVICE = "nothing was changed. Run `stedi erase --resume`: it ends what the tombstones tell of, and puts this file away"
@@ -170,6 +171,27 @@ def unended(root: Path, key: Key, known: Tombstones) -> tuple[str, ...]:
     if not isinstance(marks, list) or not all(isinstance(mark, str) and mark in known.people for mark in marks):
         return ()
     return tuple(sorted(set(marks)))
+
+
+def evidence(catalog: Catalog) -> tuple[str, ...]:
+    """Returns whole data files of the customers' records that are not current: an erasure may have replaced them."""
+    name = "customers_landing"
+    current = {durable.realpath(file.path) for file in catalog.files(catalog.table(name))}
+    home = catalog.folder(name) / "data"
+    found = (entry.path for entry in durable.walk(home) if entry.path.suffix == ".parquet")
+    return tuple(str(path) for path in found if durable.realpath(path) not in current and _is_whole(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Returns whether a Parquet file is complete; one whose command died while writing is not."""
+    if s3.is_remote(path):
+        return True
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        # a writer adds the footer, with this mark, when all rows are there
+        stream.seek(max(0, path.stat().st_size - 4))
+        return stream.read() == b"PAR1"
 
 
 def remove(root: Path) -> None:
