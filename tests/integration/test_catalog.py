@@ -354,6 +354,24 @@ def test_no_manifest_bounds_a_column_of_text(lake: Lake, sample_inbox: Path) -> 
     assert texts
 
 
+def test_the_bounds_of_numbers_are_read_back_as_they_are_in_the_file(lake: Lake, sample_inbox: Path) -> None:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    lake.land(sample_inbox)
+    checked = 0
+    for name in ("customers_landing", "accelerometer_landing", "step_trainer_landing"):
+        numbers = {column.name for column in COLUMNS[name] if column.type == "long"}
+        for file in lake.catalog.files(lake.catalog.table(name)):
+            values = pq.read_table(file.path, columns=sorted(numbers))
+            held = {column for column in numbers if len(values[column].drop_null())}
+            assert file.bounds.keys() == held, name
+            for column, bounds in file.bounds.items():
+                assert bounds == tuple(str(of(values[column]).as_py()) for of in (pc.min, pc.max)), (name, column)
+                checked += 1
+    assert checked >= 5
+
+
 def test_no_address_stands_in_metadata_or_in_the_catalog(lake: Lake, sample_inbox: Path) -> None:
     lake.land(sample_inbox)
     lake.build()

@@ -303,9 +303,22 @@ def test_of_recognised_customers_only_those_known_have_a_pseudonym_and_all_are_t
     assert len({person for _, person in found.values()}) == 4
 
 
+def test_recognised_addresses_are_named_without_being_asked_for(engine: DuckDB) -> None:
+    spelled = ["A@a", "a@a ", "b@a", "B@a", "\u03a9@a", "?@a"]
+    addresses = f"select unnest({spelled}) as address"
+    assert engine.recognise(addresses, "select 'a@A' as address, 'c0' as customer_id")
+    known = engine.rows("select address, customer_id from recognised__known")
+    assert sorted(known) == [("A@a", "c0"), ("a@A", "c0"), ("a@a ", "c0")]
+    every = engine.rows("select address from recognised__all")
+    assert sorted(address for (address,) in every) == sorted([*spelled, "a@A"])
+    engine.pseudonymise("people", addresses, str.upper)
+    told = "select address, customer_id, person from recognised__all"
+    assert engine.rows(f"select address, customer_id, person from people except {told}") == []
+
+
 def test_pseudonyms_that_were_given_before_are_still_given(engine: DuckDB) -> None:
     engine.pseudonymise("people", "select 'a@a' as address", str.upper)
-    engine.recognise("select 'b@a' as address", "select 'a@a' as address, 'A@A' as customer_id")
+    assert not engine.recognise("select 'b@a' as address", "select 'a@a' as address, 'A@A' as customer_id")
     engine.pseudonymise("wearers", "select unnest(['a@a', 'b@a']) as address", str.upper)
     assert sorted(engine.rows("select address, customer_id from wearers")) == [("a@a", "A@A"), ("b@a", "B@A")]
 

@@ -23,7 +23,7 @@ from stedi._frozen import dataclass, replace
 from stedi.catalog import checksums
 from stedi.catalog.sqlite import guard
 from stedi.errors import DamagedCatalog, DamagedFile, LakeError
-from stedi.schema.tables import ALL_ZONES, NAMESPACE, Column, DataFile
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, NAMESPACE, Column, DataFile
 from stedi.storage import copies, s3
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ RUN = re.compile(r"\d{13}-[0-9a-f]{8}")
 AS_OF = "stedi.as-of"
 """The property of a snapshot replaced by an erasure: when the original was current, epoch milliseconds."""
 
+_NUMBER = 8
+"""Bytes of a bound of a column of type `long` (specification, appendix D)."""
 DELETED = 2
 """The status of a removed file in a manifest (specification, section "Manifests")."""
 
@@ -413,8 +415,10 @@ def manifest(table: str, location: str) -> tuple[DataFile, ...]:
     Raises:
         LakeError: The manifest cannot be read, or lists files in another format.
     """
+    # the columns whose bounds engines ask for: numbers, of which every writer stores the same eight bytes
+    numbers = {place: found.name for place, found in enumerate(ALL_COLUMNS.get(table, ()), 1) if found.type == "long"}
     files = []
-    for file, kind in filter(None, avro(table, location, _live)):
+    for file, kind in filter(None, avro(table, location, lambda entry: _live(entry, numbers))):
         if kind != "PARQUET":
             raise LakeError(
                 f"table {table}: expected Parquet files, found {kind} written by another engine; "
@@ -460,13 +464,22 @@ def _plain(location: str) -> str:
     return str(s3.at(location)) if s3.is_remote(location) else local_path(location).rstrip("/")
 
 
-def _live(entry: Any) -> tuple[DataFile, str] | None:
-    """Returns a manifest entry's file and format, or None if the file has left."""
+def _live(entry: Any, numbers: Mapping[int, str]) -> tuple[DataFile, str] | None:
+    """Returns a manifest entry's file, with the bounds of some columns, and format, or None if the file has left."""
     if entry["status"] == DELETED:
         return None
     file = entry["data_file"]
-    found = DataFile(local_path(file["file_path"]), int(file["record_count"]), int(file["file_size_in_bytes"]))
-    return found, file["file_format"].upper()
+    lower, upper = (
+        {numbers[pair["key"]]: pair["value"] for pair in file.get(side) or () if pair["key"] in numbers}
+        for side in ("lower_bounds", "upper_bounds")
+    )
+    bounds = {
+        name: (str(int.from_bytes(low, "little", signed=True)), str(int.from_bytes(upper[name], "little", signed=True)))
+        for name, low in lower.items()
+        if len(low) == len(upper.get(name, b"")) == _NUMBER
+    }
+    path, rows, size = local_path(file["file_path"]), int(file["record_count"]), int(file["file_size_in_bytes"])
+    return DataFile(path, rows, size, bounds=bounds), file["file_format"].upper()
 
 
 def avro(table: str, location: str, take: Callable[[Any], T]) -> list[T]:

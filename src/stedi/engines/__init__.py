@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from stedi.engines.literals import quoted
 from stedi.errors import LakeError
-from stedi.schema.tables import ALL_COLUMNS, DataFile
+from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
 from stedi.storage.config import Config
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class Engine(Protocol):
 
     def bind_files(self, name: str, files: Iterable[DataFile], *, table: str = "") -> None:
         """Makes exactly these files of a table readable under a name from now on, by default the table's own."""
+
+    def within(self, relation: str, column: str, low: int, high: int) -> str:
+        """Returns the SELECT of the rows of a table, or of `TABLE__...`, with an instant from `low` to `high`.
+
+        Both are epoch milliseconds. Files without such rows are not read.
+        """
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; it is recomputed wherever it is read."""
@@ -91,10 +97,12 @@ class Streaming(Protocol):
     def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
         """Makes a relation of rows of Python values."""
 
-    def recognise(self, addresses: str, known: str) -> None:
+    def recognise(self, addresses: str, known: str) -> bool:
         """Has `pseudonymise` give only the customers of a SELECT their pseudonyms, which are told with their addresses.
 
         In place of other customers' pseudonyms it gives something else, the same for every spelling of an address.
+        If it returns true, two views have the columns of `pseudonymise`: `recognised__all` of at least all these
+        addresses, and `recognised__known` of those of them that are a told customer's.
         """
 
 
@@ -151,6 +159,15 @@ def staying(table: str, column: str, values: str) -> str:
     """Returns the SELECT of the rows of `leaving`, files of a table, that stay: without values of another SELECT."""
     names = ", ".join(quoted(found.name) for found in ALL_COLUMNS[table])
     return f"select {names} from {LEAVING} where {quoted(column)} not in ({values})"
+
+
+def between(column: Column, low: int, high: int) -> str:
+    """Returns the condition that an instant, in a column of numbers or timestamps, is from `low` to `high`.
+
+    Both are epoch milliseconds, as are such numbers.
+    """
+    first, last = (f"instant({bound})" if column.type == "timestamptz" else str(bound) for bound in (low, high))
+    return f"{quoted(column.name)} between {first} and {last}"
 
 
 def refuse_other_columns(table: str, found: Mapping[str, str], types: Mapping[str, str]) -> None:

@@ -15,11 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedi.engines import LEAVING, refuse_other_columns, rest_of, staying
+from stedi.engines import LEAVING, between, refuse_other_columns, rest_of, staying
 from stedi.engines.arrow_files import GROUP
 from stedi.engines.column_sums import ColumnSums
 from stedi.engines.failures import failures
 from stedi.engines.literals import literal, path_literal, quoted
+from stedi.engines.ranges import Ranges
 from stedi.engines.table_files import copy_statement, data_file, file_rows, move_to_bucket, scan
 from stedi.engines.values import insertion
 from stedi.errors import LakeError
@@ -98,6 +99,7 @@ class DuckDB:
         self._bound: dict[str, tuple[DataFile, ...]] = {}
         self._compared: tuple[str, tuple[DataFile, ...]] | None = None
         """The addresses, and their files, of which `compared_addresses` has those that may be among the wanted ones."""
+        self._ranges = Ranges(self.rows)
         self.connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -170,6 +172,22 @@ class DuckDB:
         # after `view`, which forgets what had the name before
         self._bound[name] = bound
 
+    def within(self, relation: str, column: str, low: int, high: int) -> str:
+        """Returns the SELECT of a relation's rows with an instant in a range; it opens only files that can have some.
+
+        Args:
+            relation: A table, or a relation `TABLE__...` with its columns.
+            column: Its column with the instant.
+            low: Epoch milliseconds.
+            high: Likewise.
+        """
+        columns = ALL_COLUMNS[relation.partition("__")[0]]
+        [instant] = (found for found in columns if found.name == column)
+        bound, source = self._bound.get(relation), quoted(relation)
+        if bound is not None:
+            source = f"({scan(self._ranges.holding(bound, instant, low, high), columns)})"
+        return f"select * from {source} where {between(instant, low, high)}"
+
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; it is recomputed wherever it is read."""
         self._bound.pop(name, None)
@@ -239,7 +257,7 @@ class DuckDB:
             told.unlink(missing_ok=True)
         self.materialize(view, known.format(f"select address from {name}"))
 
-    def recognise(self, addresses: str, known: str) -> None:
+    def recognise(self, addresses: str, known: str) -> bool:
         """Has `pseudonymise` give only some customers their pseudonyms for the rest of this session.
 
         To compare normal forms in SQL takes less than to compute pseudonyms. In place of other customers'
@@ -249,18 +267,26 @@ class DuckDB:
         Args:
             addresses: A SELECT of `address`, which may repeat: most of those that will be asked for.
             known: A SELECT of `address` and `customer_id` of the customers whose pseudonyms are needed.
+
+        Returns:
+            Whether it does, and so whether there are two views with the columns of `pseudonymise`: `recognised__all`
+            of all these addresses, and `recognised__known` of those that are a known customer's; both may have more.
         """
         self._execute(_PERSONS)
         if self._recognised or self.rows("select 1 from persons limit 1"):
-            return
+            return False
         self._recognised = True
         forms = "recognised__forms"
-        self.normal_forms(forms, f"select distinct address from ({addresses} union all select address from ({known}))")
+        self.normal_forms(forms, f"{addresses} union all select address from ({known})")
         self.materialize(
             "recognised",
             f"select f.normal, k.customer_id from ({known}) as k inner join {forms} as f on k.address = f.address",
         )
         self._recognise(forms)
+        self.view("recognised__all", "select address, customer_id, person from persons")
+        # no pseudonym begins like what `_recognise` gives to others
+        self.view("recognised__known", "select * from recognised__all where not starts_with(customer_id, '?')")
+        return True
 
     def _recognise(self, forms: str) -> None:
         """Names new addresses, of which the normal forms are given."""
@@ -312,7 +338,7 @@ class DuckDB:
             # only what may match is stored; the normal form of an odd address is known after Python has seen it
             self._normalise(
                 "compared_addresses",
-                f"select * from (select address, {NORMAL} as normal from ({addresses})) "
+                f"select distinct * from (select address, {NORMAL} as normal from ({addresses})) "
                 "where normal is null or normal in (select normal from compared_addresses__wanted)",
             )
             self._compared = read
@@ -320,11 +346,11 @@ class DuckDB:
 
     def normal_forms(self, view: str, addresses: str) -> None:
         """Keeps the addresses of a SELECT, each once as `address`, with its normal form as `normal` (rule 1)."""
-        self._normalise(view, f"select address, {NORMAL} as normal from ({addresses})")
+        self._normalise(view, f"select address, {NORMAL} as normal from (select distinct address from ({addresses}))")
 
     def _normalise(self, name: str, sql: str) -> None:
-        """Keeps a SELECT of addresses, each once, with its normal form, which may be null in the SELECT."""
-        self.materialize(f"{name}__met", f"select distinct address, normal from ({sql})")
+        """Keeps a SELECT of addresses, each of which it has once, with its normal form, which may be null there."""
+        self.materialize(f"{name}__met", sql)
         met, told = quoted(f"{name}__met"), False
         for batch in self._batches(self._cursor(f"select rowid, address from {met} where normal is null")):
             if not told:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stedi.engines import Columnar, Engine, Streaming
+from stedi.engines import Columnar, Engine, Streaming, between
 from stedi.engines.literals import literal, quoted
 from stedi.errors import AuditFailed
 from stedi.privacy.pseudonyms import Key
@@ -202,20 +202,25 @@ def _scoped(
     ]
     others = f" where customer_id not in ({absent})" if absent else ""
     engine.materialize("audited__customers", f"select customer_id from ({' union '.join(affected)}){others}")
+    among = consent_check.among(engine, "audited__customers")
+    # whoever is audited whole is not found by time as well; if nobody is, no customer is read
+    alone = " where customer_id not in (select customer_id from audited__customers)" if among else ""
     spans = [
         f"select min(epoch_ms({quoted(MOMENTS[name])})) as low, max(epoch_ms({quoted(MOMENTS[name])})) as high "
-        f"from {name}__added where customer_id not in (select customer_id from audited__customers)"
+        f"from {name}__added{alone}"
         for name in sorted(changed & MOMENTS.keys())
     ]
     # no instant is before 2000: where no table of readings has changed, nothing is in the span
     [(low, high)] = engine.rows(f"select min(low), max(high) from ({' union all '.join(spans)})") if spans else [(0, 0)]
-    among = consent_check.among(engine, "audited__customers")
     if low is None and not among:
         return {}
     relations = {}
     for name, moment in MOMENTS.items():
-        within = "false" if low is None else f"{quoted(moment)} between instant({low}) and instant({high})"
-        sql = f"select * from {name} where {within}"
+        [instant] = (column for column in COLUMNS[name] if column.name == moment)
+        within = "false" if low is None else between(instant, low, high)
+        # which files can have such rows is asked for tables that are read more than once
+        once = low is None or name == _LEARNED
+        sql = f"select * from {name} where {within}" if once else engine.within(name, moment, low, high)
         if among:
             # to find the files reads one column; most hold none of the customers who have left
             theirs, every = f"{name}__theirs", "select customer_id from audited__customers"

@@ -32,6 +32,9 @@ _NO_SHARED = (
     "null::bigint as matches, customer_id, person from people__claiming where false"
 )
 """What `shared_readings` is where no reading is shared: Spark and DuckDB answer it without reading anything."""
+_Span = tuple[int, int]
+"""From when to when, epoch milliseconds."""
+_EVER, _NEVER = (-(1 << 62), 1 << 62), (0, -1)
 _SHARED = "serialNumber in (select serialNumber from claims__now where claimants > 1)"
 
 
@@ -50,6 +53,8 @@ class IncrementalBuild:
         """By how much the number of withheld readings has changed, once `step_trainer_trusted` is worked out."""
         self._worn_since: int | None = None
         """The watermark of the added readings whose wearers are known."""
+        self._recognised_since: int | None = None
+        """The watermark of those whose wearers were recognised, with everybody who has a record."""
         self._by_table: dict[str, Callable[[int], bool]] = {
             "customers_trusted": self._customers_trusted,
             "accelerometer_trusted": self._accelerometer_trusted,
@@ -116,7 +121,9 @@ class IncrementalBuild:
                 f'select * from accelerometer_landing where "user" in {among} union all '
                 f'select * from accelerometer_landing__added where "user" not in {among}',
             )
-        fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers=self._wearers(scope))
+        # of others' readings none is trusted
+        wearers = "recognised__known" if self._are_recognised(scope) else self._wearers(scope)
+        fresh = self._session.over("accelerometer_trusted", accelerometer_landing=scope, wearers=wearers)
         return self._add_new("accelerometer_trusted", fresh, f'select "timestamp" as moment from {scope}')
 
     def _customers_curated(self, started: int) -> bool:
@@ -153,20 +160,24 @@ class IncrementalBuild:
             "select serialNumber from customers_landing__added union all "
             "select serialNumber from step_trainer_landing__added"
         )
-        near = self._between("sensorReadingTime", "accelerometer_landing__added", '"timestamp"')
         # late motion: readings landed before it may get an owner, or a second one, at its moments
-        earlier = f"step_trainer_landing__old where true {near}"
-        late = self._any(earlier)
+        earlier = self._within(
+            "step_trainer_landing__old", "sensorReadingTime", self._span("accelerometer_landing__added", '"timestamp"')
+        )
+        late = self._any(f"({earlier})")
         if late:
             moved = '(select "timestamp" from accelerometer_landing__added)'
-            serials += f" union all select serialNumber from {earlier} and sensorReadingTime in {moved}"
+            serials += f" union all select serialNumber from ({earlier}) where sensorReadingTime in {moved}"
         self._claims(serials)
-        engine.materialize(
-            # a further claim withholds readings of any age (rule 6): all of such a device are judged again
-            "serials__claimed",
-            "select distinct serialNumber from (select serialNumber, customer_id from claims__now "
-            "except select serialNumber, customer_id from claims__old)",
-        )
+        # a further claim withholds readings of any age (rule 6): all of such a device are judged again
+        if self._any("customers_landing__added"):
+            engine.materialize(
+                "serials__claimed",
+                "select distinct serialNumber from (select serialNumber, customer_id from claims__now "
+                "except select serialNumber, customer_id from claims__old)",
+            )
+        else:
+            engine.view("serials__claimed", "select null::varchar as serialNumber where false")
         moments = f"select serialNumber, sensorReadingTime as moment from step_trainer_landing__added where {_SHARED}"
         if late:
             # new motion decides readings of the devices that its wearer shares, at that moment; of other devices a
@@ -178,19 +189,17 @@ class IncrementalBuild:
                 "inner join claims__now as c on w.person = c.person and c.claimants > 1"
             )
         engine.materialize("moments__touched", f"select distinct serialNumber, moment from ({moments})")
-        touched = self._between("sensorReadingTime", "moments__touched", "moment")
-        at_moments = (
-            f"(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__touched) {touched}"
-        )
-        self._shared("touched", at_moments)
-        known = self._between("sensorReadingTime", "moments__touched", "moment", instants=True)
+        touched = self._span("moments__touched", "moment")
+        at_moments = "(serialNumber, sensorReadingTime) in (select serialNumber, moment from moments__touched)"
+        self._shared("touched", at_moments, touched)
+        known = self._within("step_trainer_trusted", "sensorReadingTime", touched)
         engine.materialize(
             # rows may leave of owners who turned, of newly claimed devices, and where another moved
             "step_trainer_trusted__affected",
             "select customer_id from owners__turned union select customer_id from claims__now "
             "where serialNumber in (select serialNumber from serials__claimed) union "
             # among the owners of published readings, whoever no longer owns a reading, or is no longer alone with it
-            f"select t.customer_id from (select * from step_trainer_trusted where true {known}) as t "
+            f"select t.customer_id from ({known}) as t "
             "inner join shared_readings__touched as r on t.serialNumber = r.serialNumber "
             "and t.sensorReadingTime = instant(r.sensorReadingTime) and t.distanceFromObject = r.distanceFromObject "
             "where r.matches <> 1 or r.customer_id <> t.customer_id",
@@ -211,22 +220,23 @@ class IncrementalBuild:
         # of other devices only what happened at a moment that something new touches is judged
         among = "serialNumber in (select serialNumber from serials__recomputed)"
         recomputed = self._any("serials__recomputed")
-        scope, shared = "select * from step_trainer_landing__added", at_moments
+        scope, shared, span = "select * from step_trainer_landing__added", at_moments, touched
         if recomputed:
             scope = f"select * from step_trainer_landing where {among} union all {scope} where not ({among})"
-            shared = f"({among} or ({at_moments})) and {_SHARED}"
-            self._shared("scope", shared, many=True)
+            shared, span = f"({among} or {at_moments}) and {_SHARED}", _EVER
+            self._shared("scope", shared, span)
         else:
             engine.view("shared_readings__scope", "select * from shared_readings__touched")
         # the same readings as they were judged at the watermark, for the difference of the counts below
-        self._shared("before", shared, old=True, many=recomputed)
+        self._shared("before", shared, span, old=True)
         engine.view("step_trainer_landing__scope", scope)
         fresh = self._session.over(
             "step_trainer_trusted",
             step_trainer_landing="step_trainer_landing__scope",
             shared_readings="shared_readings__scope",
             claims="claims__now",
-            people="people__claiming",
+            # of whom only the curated are read
+            people="people__claiming" if self._recognised_since is None else "recognised__known",
         )
         read = ("step_trainer_landing__scope", "shared_readings__scope")
         moments = " union all ".join(f"select sensorReadingTime as moment from {relation}" for relation in read)
@@ -249,10 +259,17 @@ class IncrementalBuild:
             engine.view(f"{table}__gained", f"select * from {table}__added where customer_id not in {among}")
         # old steps with old motions are published already: a pair needs something new on one side
         # of new steps all motions are wanted, of new motions only old steps: new with new would come twice
-        at_steps = self._between("timestamp", f"{steps}__gained", "epoch_ms(sensorReadingTime)", instants=True)
-        at_motions = self._between("sensorReadingTime", f"{motions}__gained", 'epoch_ms("timestamp")', instants=True)
-        engine.view(f"{motions}__now", f"select * from {motions} where customer_id not in {among} {at_steps}")
-        engine.view(f"{steps}__before", f"select * from {steps}__old where customer_id not in {among} {at_motions}")
+        at_steps = self._span(f"{steps}__gained", "epoch_ms(sensorReadingTime)")
+        at_motions = self._span(f"{motions}__gained", 'epoch_ms("timestamp")')
+        now, before = (
+            self._within(relation, moment, span)
+            for relation, moment, span in (
+                (motions, "timestamp", at_steps),
+                (f"{steps}__old", "sensorReadingTime", at_motions),
+            )
+        )
+        engine.view(f"{motions}__now", f"{now} and customer_id not in {among}")
+        engine.view(f"{steps}__before", f"{before} and customer_id not in {among}")
         # an empty relation yields no row: do not join it with a large one; nobody but the curated has steps (rule 6)
         pairs = [
             pair
@@ -298,7 +315,10 @@ class IncrementalBuild:
         engine.materialize(name, f"select distinct serialNumber from ({serials}) where serialNumber is not null")
         among = f"where serialNumber in (select serialNumber from {name})"
         engine.materialize(records, f"select email, serialNumber from customers_landing {among}")
-        session.materialize("people__claiming", session.over("people", customers_landing=records))
+        if self._recognised_since is None:
+            session.materialize("people__claiming", session.over("people", customers_landing=records))
+        else:
+            engine.view("people__claiming", "select * from recognised__all")
         session.materialize("erased_claims__claiming", session.over("erased_claims", customers_landing=records))
         views = {"people": "people__claiming", "erased_claims": "erased_claims__claiming"}
         engine.materialize("claims__now", session.over("claims", customers_landing=records, **views))
@@ -323,15 +343,23 @@ class IncrementalBuild:
             )
             if new > MANY * records:
                 users = 'select "user" as address from accelerometer_landing__added'
-                engine.recognise(
+                if engine.recognise(
                     f"select email as address from customers_landing union all {users}",
                     "select email as address, customer_id from customers_trusted",
-                )
+                ):
+                    self._recognised_since = self._session.since("accelerometer_landing")
+
+    def _are_recognised(self, motions: str) -> bool:
+        """Returns whether the wearers of some readings are among those whom `_recognise` has recognised."""
+        since = self._session.since("accelerometer_landing")
+        return motions == "accelerometer_landing__added" and self._recognised_since == since
 
     def _wearers(self, motions: str) -> str:
         """Computes the wearers of some readings, and returns their name; those of added ones once for all tables."""
         # the watermark is part of what is known: tables can be built from different snapshots
         view, since = f"wearers__{motions.partition('__')[2]}", self._session.since("accelerometer_landing")
+        if self._are_recognised(motions):
+            return "recognised__all"
         if motions != "accelerometer_landing__added" or since != self._worn_since:
             self._session.materialize(view, self._session.over("wearers", accelerometer_landing=motions))
         if motions == "accelerometer_landing__added":
@@ -354,36 +382,37 @@ class IncrementalBuild:
             "where was.customer_id is null or n.customer_id is null or was.since <> n.since",
         )
 
-    def _shared(self, suffix: str, where: str, *, old: bool = False, many: bool = False) -> None:
+    def _shared(self, suffix: str, where: str, span: _Span, *, old: bool = False) -> None:
         """Computes who owns some readings of shared serial numbers, now or at the watermark.
 
         Args:
             suffix: The end of the result's name.
             where: A condition of the step trainer readings.
+            span: When they were taken; if at any time, there may be any number of them: their motions are read twice
+                then, not stored.
             old: Whether as of the watermark.
-            many: Whether there may be any number of them: their motions are read twice then, not stored.
         """
         engine, state = self._engine, "__old" if old else ""
         claims = "claims__old" if old else "claims__now"
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
         # stored first: in most builds there are none, and then no motion is read
-        engine.materialize(steps, f"select * from step_trainer_landing{state} where {where}")
+        read = self._within(f"step_trainer_landing{state}", "sensorReadingTime", span)
+        engine.materialize(steps, f"{read} and {where}")
         if not self._any(steps):
             engine.view(f"shared_readings__{suffix}", _NO_SHARED)
             return
-        near = self._between("timestamp", steps, "sensorReadingTime")
-        (engine.view if many else engine.materialize)(
+        near = self._within(f"accelerometer_landing{state}", "timestamp", self._span(steps, "sensorReadingTime"))
+        (engine.view if span == _EVER else engine.materialize)(
             motions,
-            f'select "user", "timestamp" from accelerometer_landing{state} '
-            f'where "timestamp" in (select sensorReadingTime from {steps}) {near}',
+            f'select "user", "timestamp" from ({near}) where "timestamp" in (select sensorReadingTime from {steps})',
         )
-        read = {
+        read_by = {
             "shared_claims": {"claims": claims},
             "shared_steps": {"step_trainer_landing": steps},
             "shared_motions": {"accelerometer_landing": motions, "wearers": self._wearers(motions)},
         }
-        under = {view: f"{view}__{suffix}" for view in read}
-        for view, relations in read.items():
+        under = {view: f"{view}__{suffix}" for view in read_by}
+        for view, relations in read_by.items():
             engine.view(under[view], self._session.over(view, **under, **relations))
         sharing = f"select * from people__claiming where person in (select person from {under['shared_claims']})"
         engine.view("people__sharing", sharing)
@@ -423,8 +452,8 @@ class IncrementalBuild:
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
         nobody = not self._any(f"{table}__affected")
         [(read,)] = engine.rows(f"select count(*) from ({moments})")
-        near = self._between(moment, f"({moments})", "moment", instants=True)
-        if nobody and 0 < read <= _STREAMED and not self._any(f"{table} where true {near}"):
+        near = self._within(table, moment, self._span(f"({moments})", "moment"))
+        if nobody and 0 < read <= _STREAMED and not self._any(f"({near})"):
             # nothing is known of their time yet, as when readings arrive in its order: rows are written as computed
             engine.view(f"{table}__insert", f"select {names} from ({fresh})")
             return True
@@ -433,31 +462,27 @@ class IncrementalBuild:
             engine.view(f"{table}__insert", f"select * from {table}__fresh")
             return False
         if nobody:
-            near = self._between(moment, f"{table}__fresh", f"epoch_ms({quoted(moment)})", instants=True)
-            known = f"select {names} from {table} where true {near}"
+            near = self._within(table, moment, self._span(f"{table}__fresh", f"epoch_ms({quoted(moment)})"))
+            known = f"select {names} from ({near})"
             engine.view(f"{table}__insert", f"select * from {table}__fresh except {known}")
             return True
         others = f"customer_id not in (select customer_id from {table}__affected)"
         engine.view(f"{table}__others", f"select * from {table}__fresh where {others}")
-        near = self._between(moment, f"{table}__others", f"epoch_ms({quoted(moment)})", instants=True)
+        near = self._within(table, moment, self._span(f"{table}__others", f"epoch_ms({quoted(moment)})"))
         engine.view(
             f"{table}__insert",
             f"select * from {table}__fresh where not ({others}) union all "
-            f"(select * from {table}__others except select {names} from {table} where true {near})",
+            f"(select * from {table}__others except select {names} from ({near}))",
         )
         return True
 
-    def _between(self, column: str, relation: str, moment: str, *, instants: bool = False) -> str:
-        """Returns a condition that limits `column` to the range of another relation, so files outside it are skipped.
-
-        Args:
-            column: A column of the relation to read.
-            relation: The relation to match it with.
-            moment: The matching column there, epoch milliseconds.
-            instants: Whether `column` holds timestamps, not epoch milliseconds.
-        """
+    def _span(self, relation: str, moment: str) -> _Span:
+        """Returns from when to when a relation has rows; `moment` is its column or expression, epoch milliseconds."""
         [(low, high)] = self._engine.rows(f"select min({moment}), max({moment}) from {relation}")
-        if low is None:
-            return "and false"
-        bounds = (f"instant({low})", f"instant({high})") if instants else (str(low), str(high))
-        return f"and {quoted(column)} between {bounds[0]} and {bounds[1]}"
+        return _NEVER if low is None else (low, high)
+
+    def _within(self, relation: str, column: str, span: _Span) -> str:
+        """Returns the SELECT of a relation's rows of a span, so that files outside it are not read."""
+        if span == _EVER:
+            return f"select * from {relation} where true"
+        return self._engine.within(relation, column, *span)

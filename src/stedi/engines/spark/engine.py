@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stedi._frozen import dataclass, replace
 from stedi.catalog import checksums, hadoop
 from stedi.catalog.snapshots import local_path
-from stedi.engines import LEAVING, refuse_other_columns, staying
+from stedi.engines import LEAVING, between, refuse_other_columns, staying
 from stedi.engines.column_sums import ColumnSums
 from stedi.engines.duckdb import task_session
 from stedi.engines.row_sums import Otherwise
@@ -34,7 +34,7 @@ from stedi.engines.spark.session import file_settings, session
 from stedi.engines.workers import Executors
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
-from stedi.schema.tables import COLUMNS, SPARK_TYPES, DataFile
+from stedi.schema.tables import ALL_COLUMNS, COLUMNS, SPARK_TYPES, DataFile
 from stedi.storage import config as settings
 from stedi.storage import durable, s3
 
@@ -159,6 +159,11 @@ class SparkEngine:
         before, read = self._read_files.get(name, (None, bound))
         self._relations[name] = read if before == bound else bound
         self._files[name] = bound.files
+
+    def within(self, relation: str, column: str, low: int, high: int) -> str:
+        """Returns the SELECT of the rows of a relation with an instant in a range; Iceberg skips files without them."""
+        [instant] = (found for found in ALL_COLUMNS[relation.partition("__")[0]] if found.name == column)
+        return f"select * from {relation} where {between(instant, low, high)}"
 
     def view(self, name: str, sql: str) -> None:
         """Gives a SELECT a name for this session; the names in it keep their current meaning."""
