@@ -38,7 +38,7 @@ static u8 *put_structure(u8 *to, i32 depth) {
         if (kind == STRUCT) to = put_structure(to, depth - 1);
         else if (kind == BINARY) { u32 size = dice(9); *to++ = (u8)size; memset(to, 7, size); to += size; }
         else if (kind == LIST) { u32 size = dice(9); *to++ = (u8)(size << 4 | 5); memset(to, 2, size); to += size; }
-        else if (kind > 2) to = put_number(to, dice(9) ? (i64)dice(300) : (i64)((u64)dice(~0U) * dice(~0U)));
+        else if (kind > 2) to = put_number(to, dice(9) ? (i64)dice(dice(3) ? 3 : 300) : (i64)((u64)dice(~0U) * dice(~0U)));
     }
     *to++ = 0;
     return to;
@@ -63,6 +63,7 @@ static void read_head(void) {
     for (i64 n = 0; n < least(count, most); n++) {
         assert(found[n].begin == (n ? found[n - 1].end : 0) && found[n].begin < found[n].body);
         assert(found[n].body <= found[n].end && found[n].end <= size);
+        assert(!found[n].head.kind || (found[n].head.kind == 2 && !n));
     }
     free(found);
     free(bytes);

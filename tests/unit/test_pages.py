@@ -553,6 +553,29 @@ def test_of_a_damaged_page_header_nothing_is_taken_that_thrift_does_not_read() -
     assert len(cases) > taken > 0
 
 
+I32, STRUCT = thrift.I32, thrift.STRUCT
+DATA = {1: (I32, 0), 2: (I32, 0), 3: (I32, 0), 5: (STRUCT, {1: (I32, 1), 2: (I32, 0), 3: (I32, 3)})}
+DICTIONARY = {1: (I32, 2), 2: (I32, 0), 3: (I32, 0), 7: (STRUCT, {1: (I32, 1), 2: (I32, 0)})}
+
+
+@pytest.mark.parametrize(
+    ("chunk", "count"),
+    [
+        ([DATA, DATA], 2),
+        ([DICTIONARY, DATA, DATA], 3),
+        ([DATA, DICTIONARY], -1),
+        ([{3: (I32, 0)}], -1),
+        ([{**DATA, 1: (I32, 1)}], -1),
+        ([{**DATA, 5: (STRUCT, {1: (I32, 1)})}], -1),
+        ([{**DATA, 5: (STRUCT, {2: (I32, 0)})}], -1),
+    ],
+    ids=["data", "a dictionary first", "a dictionary later", "no kind", "an index", "no encoding", "no count"],
+)
+def test_no_room_is_made_for_headers_of_other_pages(chunk: list[Struct], count: int) -> None:
+    content = b"".join(map(thrift.write, chunk))
+    assert parquet.library().stedi_heads(content, len(content), 0, None) == count
+
+
 SOURCE = Path(pages.__file__).with_suffix(".c")
 
 

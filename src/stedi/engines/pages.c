@@ -183,13 +183,16 @@ i64 stedi_head(const u8 *bytes, i64 size, i64 at, Head *head) {
     return end;
 }
 
-/* Reads the headers of all pages of a chunk, and writes the first `most` of them. Returns the number of pages. */
+/* Reads the headers of all pages of a chunk, and writes the first `most` of them. Returns the number of pages; -1 if one
+   is no page of data, nor a dictionary before all others: crafted bytes could have a header in every third byte. */
 i64 stedi_heads(const u8 *bytes, i64 size, i64 most, Found *to) {
     i64 count = 0;
     for (i64 at = 0; at < size; count++) {
         Found found = { .begin = at };
         found.body = at = stedi_head(bytes, size, at, &found.head);
         if (at < 0 || found.head.packed < 0 || found.head.packed > size - at) return -1;
+        int data = found.head.kind == 0 && found.head.count >= 0 && found.head.encoding >= 0;
+        if (!data && (found.head.kind != 2 || found.begin)) return -1;
         found.end = at += found.head.packed;
         if (count < most) to[count] = found;
     }
