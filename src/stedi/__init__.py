@@ -51,10 +51,12 @@ if TYPE_CHECKING:
     from stedi.erasure.report import ErasurePreview, Receipt, ReceiptCheck
     from stedi.errors import StediError
     from stedi.lake import Lake, Table
-    from stedi.landing import LandedFile, Landing, OddInstants, sample
+    from stedi.landing import sample
+    from stedi.landing.batch import Landing, OddInstants
     from stedi.landing.deliveries.local import Skipped
     from stedi.landing.quarantine import Fault, Quarantine, Quarantined, RawRecord, Relanded
     from stedi.landing.reader.units import Unit
+    from stedi.landing.rows import LandedFile
     from stedi.landing.unread import Unread
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
     from stedi.operations.maintenance import Maintenance
@@ -190,13 +192,13 @@ _HOMES = {
     "Key": "stedi.privacy.pseudonyms",
     "Lake": "stedi.lake",
     "Landed": "stedi.audit.explain",
-    "LandedFile": "stedi.landing",
-    "Landing": "stedi.landing",
+    "LandedFile": "stedi.landing.rows",
+    "Landing": "stedi.landing.batch",
     "LeftOut": "stedi.audit.explain",
     "Maintained": "stedi.operations.maintenance.report",
     "Maintenance": "stedi.operations.maintenance",
     "Migration": "stedi.operations.migration",
-    "OddInstants": "stedi.landing",
+    "OddInstants": "stedi.landing.batch",
     "Options": "stedi.datasets.options",
     "Period": "stedi.audit.consent_history",
     "Plan": "stedi.transform.previewing",

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from stedi.engines.workers import Workers
     from stedi.erasure.replay import Replay
     from stedi.erasure.report import ErasurePreview, Receipt, ReceiptCheck
-    from stedi.landing import Landing
+    from stedi.landing.batch import Landing
     from stedi.landing.quarantine import Quarantine
     from stedi.landing.withdrawal import Withdrawal, WithdrawalPreview
     from stedi.operations.maintenance import Maintenance
@@ -305,19 +305,19 @@ class Lake:
         Returns:
             The outcome of each file.
         """
-        from stedi import landing
+        from stedi.landing import batch
 
         places, workers = [s3.at(path) for path in paths], self._workers(engine)
         with self.context.writing("land", progress=progress):
-            return landing.land(self.context, self.key(), places, feed=feed, progress=progress, workers=workers)
+            return batch.land(self.context, self.key(), places, feed=feed, progress=progress, workers=workers)
 
     @_recorded("land", lambda done: sum(f.accepted for f in done.files if not f.already_landed), _unread)
     def _land_among(self, inbox: Path, among: Callable[[Path], bool]) -> Landing:
         """Lands those files of a folder that are ready."""
-        from stedi import landing
+        from stedi.landing import batch
 
         with self.context.writing("land"):
-            return landing.land(self.context, self.key(), [inbox], among=among)
+            return batch.land(self.context, self.key(), [inbox], among=among)
 
     @_recorded("build", lambda done: sum(table.rows_added for table in done.tables))
     def build(
@@ -1358,7 +1358,6 @@ class Lake:
             AuditFailed: The search found data of one of them in the lake; the message names the files.
         """
         from stedi import erasure
-        from stedi.erasure import deliveries
         from stedi.erasure.report import Receipt
         from stedi.privacy.addresses import reference as named
 
@@ -1368,8 +1367,11 @@ class Lake:
 
             reference = named(reference, wanted, subjects.called(self.context, wanted))
         delivered = [str(destinations.expanded(path)) for path in inbox]
-        # before anything is erased: a wrong path would leave somebody's data in the inbox
-        deliveries.refuse_missing(delivered)
+        if delivered:
+            from stedi.erasure import deliveries
+
+            # before anything is erased: a wrong path would leave somebody's data in the inbox
+            deliveries.refuse_missing(delivered)
         workers = self._workers(engine)
         with (
             self.context.writing(*durable.ALL, erasing=True, progress=progress),

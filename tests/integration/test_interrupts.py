@@ -19,9 +19,9 @@ import talkative
 from deliveries import customer, deliver, motion, step
 from effort import NIGHTLY
 from lakes import Slate, conserved, rows
-from stedi import landing
 from stedi.engines.duckdb import DuckDB
 from stedi.lake import Lake
+from stedi.landing import batch
 from stedi.landing.deliveries import local
 from stedi.landing.deliveries.local import Delivered
 from stedi.landing.inspect import Inspected
@@ -85,7 +85,7 @@ def test_an_interrupt_does_not_wait_for_files_that_are_being_read(
         with open(tmp_path / name, "wb") as stream:
             stream.truncate(1 << 36)
     if at != "inspect":
-        monkeypatch.setattr(landing, "inspect", _unread)
+        monkeypatch.setattr(batch, "inspect", _unread)
     if at == "prepare":
         monkeypatch.setattr(scanner, "library", lambda: None)
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))

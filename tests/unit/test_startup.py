@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +35,31 @@ def test_no_command_imports_pandas_which_duckdb_looks_for_at_every_bound_value(
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.stderr.splitlines()[-1] == "[]", done.stderr
+
+
+_NO_READER = """
+import sys
+from stedi import cli
+sys.argv = ["stedi", *sys.argv[1:]]
+code = cli.script()
+print(sorted(name for name in sys.modules if name.startswith("stedi.landing.reader")), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_only_commands_that_read_deliveries_import_their_reader(tmp_path: Path, sample_inbox: Path) -> None:
+    def loaded(*words: str) -> str:
+        run = [sys.executable, "-c", _NO_READER, "--lake", str(tmp_path / "lake"), *words]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stderr.splitlines()[-1]
+
+    inbox = tmp_path / "inbox"
+    shutil.copytree(sample_inbox, inbox)
+    assert "stedi.landing.reader.parsing" in loaded("land", str(inbox))
+    text = "".join(path.read_text(errors="ignore") for path in inbox.glob("customer/*.json"))
+    ana, bo, *_ = dict.fromkeys(re.findall(r'"email": ?"([A-Za-z.]+@[a-z.]+)"', text))
+    for words in (["build"], ["withdraw", "--yes", ana], ["build"], ["erase", "--yes", ana]):
+        assert loaded(*words) == "[]", words
+    assert "stedi.landing.reader" in loaded("erase", "--yes", bo, "--inbox", str(inbox))
 
 
 _COMMANDS = """

@@ -21,7 +21,7 @@ from stedi.errors import LandingError, UsageError
 if TYPE_CHECKING:
     from stedi.catalog import Snapshot
     from stedi.lake import Lake
-    from stedi.landing import Landing, OddInstants
+    from stedi.landing.batch import Landing, OddInstants
     from stedi.transform import Build
     from stedi.transform.previewing import Plan
 

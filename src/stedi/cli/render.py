@@ -12,7 +12,7 @@ from stedi.errors import printable
 
 if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRows, Explanation
-    from stedi.landing import Landing
+    from stedi.landing.batch import Landing
     from stedi.landing.crawl import FeedReport, Report
     from stedi.landing.ndjson import Summary
     from stedi.operations.maintenance import Maintenance

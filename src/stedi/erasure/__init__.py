@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stedi import transform
 from stedi._frozen import replace
@@ -29,7 +29,7 @@ from stedi.context.progress import Progress, instant, run_id, silent
 from stedi.engines import Name
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.workers import Workers
-from stedi.erasure import deliveries, foreign, pending, remove
+from stedi.erasure import foreign, pending, remove
 from stedi.erasure.foreign import Foreign
 from stedi.erasure.locate import SubjectRows
 from stedi.erasure.pending import Found, Pending
@@ -37,7 +37,7 @@ from stedi.erasure.remove import Removal
 from stedi.erasure.report import ErasurePreview
 from stedi.erasure.search import search_lake
 from stedi.errors import AuditFailed, LakeBusy, LakeError, StediError
-from stedi.landing import journal, withdrawal
+from stedi.landing import journal
 from stedi.landing.deliveries import remote
 from stedi.privacy import decoding, receipts, signatures, tombstones
 from stedi.privacy import journal as lasting
@@ -47,6 +47,9 @@ from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema import tables
 from stedi.storage import durable, s3
+
+if TYPE_CHECKING:
+    from stedi.erasure.delivered_file import Rewritten
 
 __all__ = ["Progress", "build_due", "erase", "preview"]
 
@@ -149,7 +152,9 @@ def build_due(context: Context, key: Key, engine: Name, *, now: int, progress: P
     if not any(current is not None and "stedi.run" in current.summary for current in below):
         return
     try:
-        if withdrawal.waits(context.root):
+        if (context.root / lasting.WAITING).exists():
+            from stedi.landing import withdrawal
+
             withdrawal.repeat(context, key)
         transform.build(context, key, now=now, progress=progress, engine=engine)
     except LakeBusy:
@@ -354,19 +359,20 @@ class _Erasure:
         known = before | found.tombstones
         # before anything is removed: after a crash a landing must not take the same records again
         tombstones.write(root, key, known)
-        moments = (
-            frozenset(engine.rows("select serialNumber, moment from erased_moments")) if self._pending.inbox else ()
-        )
-        self._progress("rewrite delivered files", None) if self._pending.inbox else None
-        temporary = durable.scratch(root) / self._pending.run
-        # only beside the old files: these are replaced when the ledger knows the new contents
-        rewritten, kept = deliveries.rewrite(
-            self._pending.inbox, subject_rows.traces, frozenset(moments), root, temporary, engine
-        )
-        if self._pending.inbox and found.known is not None:
-            # somebody with data in delivered files only, not landed yet
-            found = replace(found, known=tuple(sorted({*found.known, *subject_rows.traces.met()})))
-            self._keep(found=found)
+        rewritten: list[Rewritten] = []
+        count, records, why = 0, 0, dict[str, str]()
+        if self._pending.inbox:
+            from stedi.erasure import deliveries  # with the reader of deliveries, which takes time to import
+
+            self._progress("rewrite delivered files", None)
+            moments = frozenset(engine.rows("select serialNumber, moment from erased_moments"))
+            inbox, temporary = self._pending.inbox, durable.scratch(root) / self._pending.run
+            # only beside the old files: these are replaced when the ledger knows the new contents
+            rewritten, kept = deliveries.rewrite(inbox, subject_rows.traces, moments, root, temporary, engine)
+            if found.known is not None:
+                # somebody with data in delivered files only, not landed yet
+                found = replace(found, known=tuple(sorted({*found.known, *subject_rows.traces.met()})))
+                self._keep(found=found)
         self._progress("rewrite releases", None)
         in_releases: dict[str, list[str]] = {}
         if "releases" in subject_rows.states:
@@ -385,8 +391,11 @@ class _Erasure:
         for number, name in enumerate(names):
             self._progress(f"remove from {name}, {number + 1} of {len(names)}", number / len(names))
             removed[name] = work.table(name, rewritten if name == "landed_files" else ())
-        # after the ledger, or the next landing would take the new contents for new deliveries
-        replaced, more = deliveries.replace(rewritten)
+        if self._pending.inbox:
+            # after the ledger, or the next landing would take the new contents for new deliveries
+            replaced, more = deliveries.replace(rewritten)
+            count, records = len(replaced), sum(file.records for file in replaced)
+            why = {file.name: file.why for file in sorted((*more, *kept), key=lambda file: file.name)}
         current = {file.path for file in catalog.files(catalog.table("customers_landing"))}
         evidence = found.taints("customers_landing") - current
         self._progress("remove what nothing uses", None)
@@ -404,15 +413,9 @@ class _Erasure:
         if any(in_releases.values()):
             gone["releases"] = in_releases
         if self._pending.recovered:
-            kept.append(deliveries.LeftFile("the inbox", "it is no longer known which inbox was meant: name it again"))
-        if self._pending.inbox or kept:
-            why = {file.name: file.why for file in (*more, *kept)}
-            gone["delivered"] = {
-                "files": len(replaced),
-                "records": sum(file.records for file in replaced),
-                "left": sorted(why),
-                "why": dict(sorted(why.items())),
-            }
+            why["the inbox"] = "it is no longer known which inbox was meant: name it again"
+        if self._pending.inbox or why:
+            gone["delivered"] = {"files": count, "records": records, "left": list(why), "why": why}
         self._progress("search every file", None)
         # queries that run keep what they have read until they end
         mine = {*held, durable.scratch(root) / self._pending.run}

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stedi._frozen import replace
 from stedi.catalog import Catalog, Erasing, Snapshot, TableState, orphans
@@ -24,7 +25,6 @@ from stedi.engines.literals import literal, quoted
 from stedi.engines.pages import Leaving
 from stedi.engines.rewrite import InlineRelation, RewriteTask, divided, rewrite
 from stedi.engines.workers import Workers
-from stedi.erasure.delivered_file import Rewritten
 from stedi.erasure.devices import OWN
 from stedi.erasure.locate import RELATIONS, SUBJECT_PREDICATES, SubjectRows
 from stedi.erasure.pending import Found, Pending
@@ -33,6 +33,9 @@ from stedi.privacy.receipts import RECEIPTS
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, CONSENT_FROM, DataFile, graph
 from stedi.storage import durable, s3
 from stedi.transform.planning import CLAIMS
+
+if TYPE_CHECKING:
+    from stedi.erasure.delivered_file import Rewritten
 
 ERASURE = "stedi.erasure"
 """The property of a snapshot with the id of the erasure that wrote it."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from stedi._frozen import dataclass
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, path_literal, quoted
-from stedi.landing.prepare import Prepared
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.tables import COLUMNS, DUCKDB_TYPES
+
+if TYPE_CHECKING:  # the reader takes time to import, and a withdrawal does without it
+    from stedi.landing.prepare import Prepared
 
 LINE = 4 << 20
 """Bytes that a clean line may have: a record is at most 1 MiB as delivered, but escapes may lengthen it."""

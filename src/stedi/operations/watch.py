@@ -24,7 +24,7 @@ from stedi.landing.deliveries import local
 from stedi.storage import s3
 
 if TYPE_CHECKING:
-    from stedi.landing import Landing
+    from stedi.landing.batch import Landing
     from stedi.transform import Build
 
 SETTLED = 1.0
