@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
 from base64 import b64encode
 from random import Random, randrange
 
@@ -9,6 +11,7 @@ import pytest
 
 from effort import tries
 from stedi.privacy import decoding, phones, tokens
+from stedi.schema.contracts import unseen
 
 
 def test_texts_are_found_by_the_places_of_a_word_that_all_have() -> None:
@@ -26,6 +29,19 @@ def test_texts_are_found_by_the_places_of_a_word_that_all_have() -> None:
         assert tokens.having(text, word, parts) == expected
         found += len(expected)
     assert found
+
+
+def test_an_address_is_made_of_what_is_seen() -> None:
+    signs = "_.+%'&!#$*^~`|=/?{}-"
+    for character in map(chr, range(sys.maxunicode + 1)):
+        kind = unicodedata.category(character)
+        part = [*tokens._ADDRESS.findall(f"{character}@x")] == [(character, "x")]
+        if character.isascii():
+            assert part == (character.isalnum() or character in signs), ascii(character)
+        elif character.isspace() or kind in ("Cc", "Zs", "Zl", "Zp"):
+            assert not part, ascii(character)
+        elif kind[0] in "LMNPS" and not unseen(character) and not "\ufff0" <= character <= "\uffff":
+            assert part, ascii(character)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
