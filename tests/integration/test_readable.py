@@ -101,7 +101,7 @@ class TestASharedLake:
             "import argparse, ctypes, encodings.idna, os, sys, duckdb, fastavro, pyarrow.compute, sqlite3, sqlglot\n"
             "import stedi.landing.quarantine, stedi.query, stedi.cli.formats, stedi.cli.operations, stedi.lake\n"
             "import stedi.audit.integrity, stedi.erasure, stedi.operations.maintenance, stedi.audit.explain\n"
-            "import stedi.privacy.receipts, stedi.cli.letter\n"
+            "import stedi.privacy.receipts, stedi.cli.letter, stedi.landing.batch, stedi.erasure.deliveries\n"
             "from stedi.cli import main\n"
             f"os.setgroups([]); os.setgid({group}); os.setuid({nobody})\n"
             "sys.exit(main(sys.argv[2:]) if sys.argv[1] == 'main' else not os.access(sys.executable, os.X_OK))"
