@@ -42,6 +42,13 @@ def fuzz(
     return subprocess.run([made, str(seed), str(count), *files], capture_output=True, text=True)
 
 
+def assert_no_fault(folder: Path, library: Path, count: int, least: float, *files: Path) -> None:
+    """Asserts that `fuzz` finds no fault, and that more than `least` of the inputs were good."""
+    done = fuzz(folder, library, count, *files)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > least, "too few inputs were good: the others end before most of the code"
+
+
 def noticed(done: subprocess.CompletedProcess[str]) -> bool:
     """Returns whether the program found a fault."""
     return done.returncode != 0 and any(

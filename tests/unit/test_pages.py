@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from effort import tries
-from fuzzing import fuzz, noticed
+from fuzzing import assert_no_fault, fuzz, noticed
 from stedi.engines import arrow_files, pages, parquet, thrift
 from stedi.engines.pages import Leaving
 from stedi.engines.thrift import Struct
@@ -581,9 +581,7 @@ SOURCE = Path(pages.__file__).with_suffix(".c")
 
 def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
     count = tries(20_000, 60_000, 50_000_000)
-    done = fuzz(tmp_path, SOURCE, count)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > count / 10, "pages too bad for any to be taken"
+    assert_no_fault(tmp_path, SOURCE, count, count / 10)
 
 
 @pytest.mark.parametrize(
