@@ -40,8 +40,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build/bench"
 PEERS = ROOT / "benchmarks/peers"
 STEDI = Path(sys.executable).parent / "stedi"
-KEY = {"STEDI_PSEUDONYM_KEY": "5d" * 32}
-"""For synthetic people; keeps the key out of the user's home folder."""
+KEY = {"STEDI_PSEUDONYM_KEY": "5d" * 32, "XDG_STATE_HOME": str(WORK / "state")}
+"""For synthetic people; keeps the key and what erasures remember out of the user's home folder."""
 
 Contender = Callable[[Path, Path], Cost]
 """Runs the job on a landing folder and writes into an empty folder."""
@@ -66,12 +66,19 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A contender's medians and worst peak over the repeats, and its training rows."""
+    """What a contender cost in each round, and its training rows."""
 
     name: str
-    cost: Cost
-    spread: float
+    costs: list[Cost]
     rows: str
+
+    def median(self, of: Callable[[Cost], float]) -> float:
+        """Returns the median of a measure."""
+        return statistics.median(map(of, self.costs))
+
+    def ratio(self, base: Row, of: Callable[[Cost], float]) -> float:
+        """Returns the median, over the rounds, of a measure divided by that of another contender in the same round."""
+        return statistics.median(of(cost) / of(other) for cost, other in zip(self.costs, base.costs, strict=True))
 
 
 def made(name: str, customers: int, readings: int) -> Data:
@@ -160,18 +167,7 @@ def race(data: Data, runners: dict[str, Contender], repeats: int) -> list[Row]:
             costs[name].append(cost)
             print(f"  {name} {repeat + 1}/{repeats}: {cost.wall:.2f} s", file=sys.stderr)
     shutil.rmtree(WORK / "out", ignore_errors=True)
-    return [row(name, found, rows[name]) for name, found in costs.items()]
-
-
-def row(name: str, costs: list[Cost], rows: str) -> Row:
-    """Returns the medians of wall and CPU time, and the highest peak."""
-    walls = [cost.wall for cost in costs]
-    median = Cost(
-        statistics.median(walls),
-        statistics.median(cost.cpu for cost in costs),
-        max(cost.peak for cost in costs),
-    )
-    return Row(name, median, max(walls) - min(walls), rows)
+    return [Row(name, found, rows[name]) for name, found in costs.items()]
 
 
 def training_rows(out: Path) -> str:
@@ -193,20 +189,21 @@ def training_rows(out: Path) -> str:
 
 
 def table(data: Data, rows: list[Row]) -> str:
-    """Returns a Markdown table; ratios are to the wall time of bare DuckDB."""
+    """Returns a Markdown table of medians; ratios are to bare DuckDB in the same round."""
     if not rows:
         return "Nobody finished."
     base = next((row for row in rows if row.name.startswith("DuckDB")), rows[0])
-    heads = ["", "wall s", "±", "CPU s", "peak MB", "readings/s", "MB/s", f"wall, {base.name} = 1"]
+    heads = ["", "wall s", "±", "CPU s", "peak MB", "MB/s", f"wall, {base.name} = 1", "CPU"]
     counted = any(row.rows for row in rows)
     heads += ["training rows"] * counted
     lines = [f"| {' | '.join(heads)} |", f"| --- |{' --: |' * (len(heads) - 1)}"]
     for row in rows:
-        wall = row.cost.wall
+        walls = [cost.wall for cost in row.costs]
+        wall = row.median(measure.wall)
         cells = [
-            *(row.name, f"{wall:.2f}", f"{row.spread / 2:.2f}", f"{row.cost.cpu:.2f}"),
-            *(f"{row.cost.peak / 1e6:,.0f}", f"{data.readings / wall:,.0f}", f"{data.bytes / 1e6 / wall:,.1f}"),
-            f"{wall / base.cost.wall:.2f}",
+            *(row.name, f"{wall:.2f}", f"{(max(walls) - min(walls)) / 2:.2f}", f"{row.median(measure.cpu):.2f}"),
+            *(f"{max(cost.peak for cost in row.costs) / 1e6:,.0f}", f"{data.bytes / 1e6 / wall:,.1f}"),
+            *(f"{row.ratio(base, of):.2f}" for of in (measure.wall, measure.cpu)),
             *[row.rows] * counted,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -335,10 +332,8 @@ def main() -> None:
         if options.part in ("all", "peers") and not options.only:
             motion = sum(f.stat().st_size for f in (data.path / "accelerometer").iterdir())
             alone = {"STEDI lake": land_only, "DuckDB COPY": peer("bare_copy")}
-            records = sum(f.read_bytes().count(b"\n") for f in (data.path / "accelerometer").iterdir())
-            sections[f"bench landing {name}"] = table(
-                Data(name, data.path, records, motion), race(data, alone, options.repeats)
-            )
+            landed = Data(name, data.path, data.readings, motion)
+            sections[f"bench landing {name}"] = table(landed, race(data, alone, options.repeats))
             sections[f"bench start {name}"] = start_up(data, 10)
         if options.part in ("all", "spark") and not options.only:
             script, out = PEERS / "glue_spark.py", WORK / "engines"
@@ -348,16 +343,17 @@ def main() -> None:
             out = WORK / "increments"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
-            followed = increments.run(increments.Bench(STEDI, data.path, out, KEY), options.nights)
+            followed = increments.run(increments.Bench(STEDI, data.path, out, KEY), options.nights, options.repeats)
             sections[f"bench increments {name}"] = increments.table(*followed)
-            full, _, one, night, *_ = (line.cost for line in followed[0])
+            full, _, one, night, *_ = (line.cost for line in increments.medians(followed[0]))
             points.append(increments.Point(data.readings, full, one, night))
             shutil.rmtree(out)
         if options.part in ("all", "erasure") and not options.only:
             out = WORK / "erasure"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
-            sections[f"bench erasure {name}"] = erasure.run(increments.Bench(STEDI, data.path, out, KEY), out)
+            bench = increments.Bench(STEDI, data.path, out, KEY)
+            sections[f"bench erasure {name}"] = erasure.run(bench, out, options.repeats)
             shutil.rmtree(out)
         if options.part in ("all", "datasets") and not options.only:
             out = WORK / "datasets"
@@ -398,7 +394,8 @@ def main() -> None:
     for marker, text in sections.items():
         print(f"\n{marker}\n\n{text}")
         if not options.no_docs:
-            replace(ROOT / "docs/benchmarks.md", marker, text)
+            for page in ("docs/benchmarks.md", "README.md"):
+                replace(ROOT / page, marker, text)
 
 
 if __name__ == "__main__":

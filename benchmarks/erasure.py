@@ -1,20 +1,25 @@
 """Measures withdrawals, erasures, audits and a new key, as shares of a full build of the same lake in the same run.
 
 A lake of synthetic readings -> an audit -> a hundred customers withdraw -> one customer is erased, then a hundred at
-once, whose rows are spread over every file -> a build, which then has nothing to do -> full builds -> a hundred others
+once, whose rows are spread over every file -> a build, which then has nothing to do -> a full build -> a hundred others
 are erased -> the key is replaced.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from benchmarks import increments
-from benchmarks.increments import Bench, Line
+from benchmarks.increments import Bench, Line, Round
 
 
-def run(bench: Bench, out: Path, builds: int = 3) -> str:
-    """Measures full builds, withdrawals and erasures, and returns a Markdown table."""
+def run(bench: Bench, out: Path, repeats: int) -> str:
+    """Measures full builds, withdrawals and erasures in a new lake each round, and returns a Markdown table."""
+    return increments.table([_once(bench, out) for _ in range(repeats)], [])
+
+
+def _once(bench: Bench, out: Path) -> Round:
     bench.land_all()
     bench.stedi("build")
     lines = [Line("a build with nothing to do", bench.stedi("build")), Line("`audit`", bench.stedi("audit"))]
@@ -26,15 +31,15 @@ def run(bench: Bench, out: Path, builds: int = 3) -> str:
         name = "one customer erased" if count == 1 else f"{count} customers erased at once"
         lines.append(Line(name, bench.stedi("erase", "--yes", "--file", who)))
     lines.append(Line("the build after that", bench.stedi("build")))
-    # last, since each leaves a generation of files in the history, which an erasure goes through, too
-    full = sorted((bench.stedi("build", "--full") for _ in range(builds)), key=lambda cost: cost.wall)[builds // 2]
+    # late, since it leaves a generation of files in the history, which an erasure goes through, too
+    lines.insert(0, Line("full build", bench.stedi("build", "--full")))
     who = _named(out, bench, 100)
-    lines.append(Line(f"100 others, {builds} full builds later", bench.stedi("erase", "--yes", "--file", who)))
+    lines.append(Line("100 others, after the full build", bench.stedi("erase", "--yes", "--file", who)))
     key = out / "new.key"
     lines.append(Line("`key rotate`, with its proof", bench.stedi("key", "rotate", "--yes", "--to", key)))
     key.unlink()
-    lines.insert(0, Line("full build", full))
-    return increments.table(lines, [])
+    shutil.rmtree(bench.lake)
+    return lines
 
 
 def _named(out: Path, bench: Bench, count: int) -> Path:

@@ -12,7 +12,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from benchmarks.measure import Cost
 from stedi.privacy.pseudonyms import Key
 
 _ONE = "one new reading of each feed"
+_NIGHT = "+1% new readings"
 TICK = 3_000
 DAY = 86_400_000
 
@@ -31,6 +32,10 @@ class Line:
 
     name: str
     cost: Cost
+
+
+Round = list[Line]
+"""What was measured in one lake, in order; the first line is a full build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,9 @@ class Bench:
         import duckdb
 
         folder = self._out / f"night-{night}"
+        if folder.exists():  # of an earlier round
+            self.stedi("land", folder / "accelerometer", folder / "step_trainer")
+            return
         columns = {
             "accelerometer": (
                 "timestamp",
@@ -109,7 +117,7 @@ class Bench:
             with min((self._landing / feed).glob("*.json")).open(encoding="utf-8") as lines:
                 record = json.loads(next(lines))
             path = self._out / f"one-{number}" / feed / f"{feed}-{number}.json"
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({**record, moment: at}) + "\n", "utf-8")
             self.stedi("land", path)
 
@@ -132,66 +140,93 @@ class Bench:
         return len(every)
 
 
-def run(bench: Bench, nights: int) -> tuple[list[Line], list[Cost]]:
-    """Measures a full build and the builds after it; returns the lines of the table and the cost of each night."""
+def run(bench: Bench, nights: int, repeats: int) -> tuple[list[Round], list[Cost]]:
+    """Measures builds that follow a lake, in a new lake each round; only the last round follows it for all nights.
+
+    Returns:
+        The lines of each round, and what each night of the last one cost.
+    """
+    rounds = []
+    for number in range(1, repeats + 1):
+        lines, costs = _once(bench, nights if number == repeats else 1)
+        rounds.append(lines)
+    return rounds, costs
+
+
+def _once(bench: Bench, nights: int) -> tuple[Round, list[Cost]]:
     bench.land_all()
     bench.stedi("build")
-    full = bench.stedi("build", "--full")
-    nothing = _median([bench.stedi("build") for _ in range(5)])
-    ones = []
-    for number in range(1, 4):
-        bench.land_one(number)
-        ones.append(bench.stedi("build"))
-    lines = [Line("everything (`build --full`)", full), Line("nothing to do", nothing), Line(_ONE, _median(ones))]
+    lines = [Line("everything (`build --full`)", bench.stedi("build", "--full"))]
+    lines.append(Line("nothing to do", bench.stedi("build")))
+    bench.land_one(1)
+    lines.append(Line(_ONE, bench.stedi("build")))
     count = bench.withdraw(0.001)
-    lines.append(Line(f"{count} customers (0.1%) withdraw", bench.stedi("build")))
+    withdrawn = Line(f"{count} customers (0.1%) withdraw", bench.stedi("build"))
     costs = []
     for night in range(1, nights + 1):
         bench.land_night(night)
         costs.append(bench.stedi("build"))
         print(f"  night {night}/{nights}: {costs[-1].wall:.2f} s", file=sys.stderr)
-    lines.insert(3, Line("+1% new readings", costs[0]))
-    count = bench.withdraw(0.001)
-    lines.append(Line(f"{count} customers withdraw, {nights} nights later", bench.stedi("build")))
-    lines.append(Line(f"everything again, {nights} nights later", bench.stedi("build", "--full")))
+    lines += [Line(_NIGHT, costs[0]), withdrawn]
+    if nights > 1:
+        count = bench.withdraw(0.001)
+        lines.append(Line(f"{count} customers withdraw, {nights} nights later", bench.stedi("build")))
+        lines.append(Line(f"everything again, {nights} nights later", bench.stedi("build", "--full")))
     shutil.rmtree(bench.lake)
     return lines, costs
 
 
-def _median(costs: list[Cost]) -> Cost:
-    walls, cpus, peaks = zip(*((cost.wall, cost.cpu, cost.peak) for cost in costs), strict=True)
-    return Cost(statistics.median(walls), statistics.median(cpus), statistics.median(peaks))
+def medians(rounds: list[Round]) -> Round:
+    """Returns the medians of wall and CPU time of each line, and its highest peak, over the rounds that have it."""
+    return [
+        Line(
+            line.name,
+            Cost(_median(costs, measure.wall), _median(costs, measure.cpu), max(cost.peak for cost in costs)),
+        )
+        for line in rounds[-1]
+        if (costs := [other.cost for lines in rounds for other in lines if other.name == line.name])
+    ]
 
 
-def table(lines: list[Line], nights: list[Cost]) -> str:
-    """Returns a Markdown table; shares are of the full build, with and without the cost of a build without changes."""
-    full, idle = lines[0].cost.wall, lines[1].cost.wall
-    one = next((line.cost.wall for line in lines if line.name == _ONE), idle)
+def _median(costs: Iterable[Cost], of: Callable[[Cost], float]) -> float:
+    return statistics.median(map(of, costs))
+
+
+def table(rounds: list[Round], nights: list[Cost]) -> str:
+    """Returns a Markdown table of medians; each share is of the full build of the same round, its first line."""
     rows = [
-        "| | wall s | CPU s | peak MB | share of a full build | beyond start-up |",
+        "| | wall s | CPU s | peak MB | wall, full build = 1 | CPU, full build = 1 |",
         "| --- | --: | --: | --: | --: | --: |",
     ]
-    for line in lines:
-        cost = line.cost
-        beyond = f"{(cost.wall - idle) / full:.1%}"
-        took = f"{cost.wall:.2f} | {cost.cpu:.2f} | {cost.peak / 1e6:,.0f}"
-        rows.append(f"| {line.name} | {took} | {cost.wall / full:.1%} | {beyond} |")
+    for line in medians(rounds):
+        shares = [_share(rounds, line.name, of) for of in (measure.wall, measure.cpu)]
+        took = f"{line.cost.wall:.2f} | {line.cost.cpu:.2f} | {line.cost.peak / 1e6:,.0f}"
+        rows.append(f"| {line.name} | {took} | {shares[0]:.2f} | {shares[1]:.3f} |")
     if nights:
         walls = [cost.wall for cost in nights]
         worst = max(walls[1:], default=walls[0])
-        rows.append("")
-        rows.append(
-            f"Any build that commits costs at least {one:.2f} s; "
-            f"adding 1% of the data costs {walls[0] - one:.2f} s more, {(walls[0] - one) / full:.1%} of a full build."
-        )
-        rows.append("")
-        rows.append(
+        wall, cpu = (_share(rounds, _NIGHT, of, beyond=_ONE) for of in (measure.wall, measure.cpu))
+        rows += [
+            "",
+            f"Beyond a build of one reading of each feed, 1% more readings take {cpu:.1%} of the CPU time of a full "
+            f"build and {wall:.1%} of its wall time.",
+            "",
             f"{len(nights)} nights of +1% each: the first {walls[0]:.2f} s, "
             f"the median {statistics.median(walls):.2f} s, the slowest after it {worst:.2f} s, "
             f"{worst / walls[0]:.2f} times the first; "
-            f"peak memory {min(c.peak for c in nights) / 1e6:,.0f} to {max(c.peak for c in nights) / 1e6:,.0f} MB."
-        )
+            f"peak memory {min(c.peak for c in nights) / 1e6:,.0f} to {max(c.peak for c in nights) / 1e6:,.0f} MB.",
+        ]
     return "\n".join(rows)
+
+
+def _share(rounds: list[Round], name: str, of: Callable[[Cost], float], beyond: str = "") -> float:
+    """Returns the median, over the rounds that have a line, of its share of the full build of the same round."""
+    shares = []
+    for lines in rounds:
+        costs = {line.name: of(line.cost) for line in lines}
+        if name in costs:
+            shares.append((costs[name] - costs.get(beyond, 0.0)) / of(lines[0].cost))
+    return statistics.median(shares)
 
 
 def growth(points: list[Point]) -> str:

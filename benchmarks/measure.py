@@ -32,6 +32,16 @@ class Cost:
         return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.peak, other.peak))
 
 
+def wall(cost: Cost) -> float:
+    """Returns the wall time, for tables that have the same columns of either time."""
+    return cost.wall
+
+
+def cpu(cost: Cost) -> float:
+    """Returns the CPU time."""
+    return cost.cpu
+
+
 class Failed(Exception):
     """A measured command did not exit with 0."""
 

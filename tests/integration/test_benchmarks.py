@@ -8,7 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 from benchmarks import __main__ as bench
-from benchmarks import measure, objects, phases
+from benchmarks import increments, measure, objects, phases
+from benchmarks.increments import Line
+from benchmarks.measure import Cost
 
 from stedi.landing import sample
 
@@ -78,3 +80,17 @@ def test_readings_are_spread_over_a_thousand_files_each_line_once(tmp_path: Path
     assert (readings, len(files)) == (2_500, 1_000)
     assert "".join(file.read_text() for file in files) == "".join(lines)
     assert {len(file.read_text().splitlines()) for file in files} == {2, 3}
+
+
+def test_a_share_is_the_median_of_the_shares_of_single_rounds() -> None:
+    def lines(full: float, erased: float, *later: Line) -> list[Line]:
+        return [Line("full", Cost(full / 2, full, 1_000_000)), Line("erased", Cost(erased, erased, 2_000_000)), *later]
+
+    once = Line("nights later", Cost(6.0, 4.0, 3_000_000))
+    # 0.9, 0.25 and 0.3 of a full build; the medians alone would give 2 / 8
+    rounds = [lines(2.0, 1.8), lines(8.0, 2.0), lines(10.0, 3.0, once)]
+    assert increments.table(rounds, []).splitlines()[2:] == [
+        "| full | 4.00 | 8.00 | 1 | 1.00 | 1.000 |",
+        "| erased | 2.00 | 2.00 | 2 | 0.60 | 0.300 |",
+        "| nights later | 6.00 | 4.00 | 3 | 1.20 | 0.400 |",
+    ]
