@@ -124,7 +124,16 @@ class LandingError(StediError):
 
 
 class UnreadableFile(LandingError):
-    """One delivered file that is refused as a whole; the other files land."""
+    """One delivered file that is refused as a whole; the other files land.
+
+    Args:
+        message: What is wrong.
+        passing: Whether this machine or the store could not read it, which may pass while the file stays as it is.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class QueryFailed(StediError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from threading import Event, Timer
 
@@ -82,6 +84,32 @@ def test_a_watch_of_a_bucket_lands_each_object_once_when_it_comes(bucket: str, t
     Timer(1.0, stop.set).start()
     assert list(watched) == [], "nothing came, and nothing was done"
     assert [run.command for run in lake.runs()] == ["build", "land", "build", "land", "init"]
+
+
+def test_a_watch_of_a_bucket_tries_an_object_again_that_did_not_come_in_time(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, real, left = Lake.create(f"s3://{bucket}/lake"), s3.download, [1, 2, 3]
+
+    def download(path: Path, to: Path, **options: str) -> None:
+        if left and path.name == "late.json":
+            left.pop()
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+        real(path, to, **options)
+
+    monkeypatch.setattr(s3, "download", download)
+    for name in ("late", "soon"):
+        text = json.dumps(customer(f"{name}@x.example")).encode()
+        s3.write(s3.at(f"s3://{bucket}/inbox/customer/{name}.json"), text)
+    first, second = islice(lake.watch(f"s3://{bucket}/inbox", every=timedelta(seconds=0.05)), 2)
+    assert first.landing is not None
+    assert [(item.name, item.passing) for item in first.landing.skipped] == [("inbox/customer/late.json", True)]
+    assert second.landing is not None
+    assert (left, second.landing.skipped) == ([], ())
+    assert {file.name: file.already_landed for file in second.landing.files} == {
+        "inbox/customer/late.json": False,
+        "inbox/customer/soon.json": True,
+    }
 
 
 def _cloud(place: str) -> list[doctor.Finding]:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from threading import Event, Timer
 from typing import BinaryIO
@@ -21,7 +21,7 @@ import pytest
 from deliveries import customer, deliver, motion, step
 from effort import at_night
 from lakes import Slate, conserved, records, rows
-from stedi import Lake, Round
+from stedi import Lake, Landing, Round
 from stedi.errors import UnreadableFile
 from stedi.landing import journal
 from stedi.landing.deliveries import local
@@ -195,6 +195,65 @@ def test_a_file_that_nobody_could_read_lands_once_it_is_readable(
     assert found is not None
     assert found.landing is not None
     assert [file.accepted for file in found.landing.files] == [1]
+
+
+@pytest.mark.parametrize("reason", [errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_file_that_could_not_be_read_for_a_passing_reason_is_told_once_and_lands_unchanged(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    """It waited until it changed: for a disk that failed once, for ever."""
+    path, real, tries = deliver(inbox, "customer", [customer()]), os.open, list[Path]()
+
+    def refused(of: str | Path, *arguments: int, **options: int) -> int:
+        if str(of) == str(path.resolve()):
+            tries.append(path)
+            if len(tries) <= 3:
+                raise OSError(reason, os.strerror(reason))
+        return real(of, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refused)
+    told, landed = rounds(lake, inbox, 2)
+    assert told.landing is not None
+    assert [(skipped.failed, skipped.passing) for skipped in told.landing.skipped] == [(True, True)]
+    assert landed.landing is not None
+    assert landed.landing.skipped == ()
+    assert [file.accepted for file in landed.landing.files] == [1]
+    assert sum(records(lake, "customers_landing").values()) == 1
+
+
+def test_a_file_is_tried_again_at_growing_intervals_and_one_refused_for_what_it_holds_is_not(
+    lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inbox / "customer").mkdir(parents=True)
+    (inbox / "customer" / "cut.json.gz").write_bytes(b"\x1f\x8b no gzip")
+    path, now, tried = deliver(inbox, "customer", [customer()]), [time.monotonic()], list[tuple[str, float]]()
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(watch, "_LONGEST", 60.0)
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    found = watch.Inbox(inbox, lake.root)
+    found.ready()
+    for _ in range(300):
+        now[0] += 1
+        if ready := found.ready()[0]:
+            tried += [(of.name, now[0]) for of in ready]
+            why = watch.local.Skipped("inbox/customer/cut.json.gz", "not gzip", True)
+            done = Landing((), (why, watch.local.Skipped(f"inbox/customer/{path.name}", "i/o", True, True)), {})
+            assert found.undecided(ready, done) == {path.resolve()}
+            assert (found.news(ready, done) is None) == (len(tried) > 2), "it is told once"
+            found.landed(ready, found.undecided(ready, done), 2.0)
+    times = [at for name, at in tried if name == path.name]
+    assert [later - before for before, later in pairwise(times)] == [4, 8, 16, 32, 60, 60, 60]
+    assert len(tried) == len(times) + 1
+
+
+def test_a_file_that_a_landing_did_not_find_is_ready_again(lake: Lake, inbox: Path) -> None:
+    """A folder that could not be listed at that moment hides its files."""
+    path = deliver(inbox, "customer", [customer()])
+    found = watch.Inbox(inbox, lake.root)
+    os.utime(path, (1, 1))
+    ready = found.ready()[0]
+    nothing = Landing((), (watch.local.Skipped("inbox", "cannot be read: stale", True, True),), {})
+    assert found.undecided(ready, nothing) == {path.resolve()}
 
 
 @at_night

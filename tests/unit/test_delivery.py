@@ -288,7 +288,9 @@ def test_a_folder_that_may_not_be_read_fails_by_name(inbox: Path, monkeypatch: p
 
     monkeypatch.setattr(local.os, "listdir", refuse)
     assert taken("inbox") == [("inbox/y.json", None)]
-    assert passed("inbox")["inbox/a"] == Skipped("inbox/a", "cannot be read: permission denied", failed=True)
+    assert passed("inbox")["inbox/a"] == Skipped(
+        "inbox/a", "cannot be read: permission denied", failed=True, passing=True
+    )
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")

@@ -254,7 +254,8 @@ def watch(options: argparse.Namespace) -> int:
         counts["failures"] += bool(done.error)
         for skipped in done.landing.skipped if done.landing else ():
             if skipped.failed:
-                terminal.say(f"stedi: {skipped.name}: {terminal.worded(skipped.why)}")
+                later = "; will be retried" if skipped.passing else ""
+                terminal.say(f"stedi: {skipped.name}: {terminal.worded(skipped.why)}{later}")
         if done.error:
             terminal.say(f"stedi: failed, will be retried: {done.error}")
         else:

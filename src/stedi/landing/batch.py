@@ -303,7 +303,7 @@ class _Batch:
         return inspected
 
     def _skip(self, name: str, error: UnreadableFile) -> None:
-        self.skipped.append(Skipped(name, str(error).removeprefix(f"{name}: "), failed=True))
+        self.skipped.append(Skipped(name, str(error).removeprefix(f"{name}: "), True, error.passing))
 
     def _told_apart(
         self, engine: DuckDB, inspected: Sequence[Inspected]

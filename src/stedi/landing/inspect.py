@@ -90,7 +90,7 @@ def inspect(delivered: Delivered, verifiers: Executor, stop: Event) -> Inspected
                 )
     except OSError as error:
         raise UnreadableFile(
-            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it is readable"
+            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it is readable", passing=True
         ) from error
     return Inspected(delivered, contract, digest.hexdigest(), size, before, records, layout)
 

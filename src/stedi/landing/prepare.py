@@ -214,7 +214,7 @@ class _Hashing(io.RawIOBase):
             block = self._raw.read(size)
         except OSError as error:
             raise UnreadableFile(
-                f"{self._name}: cannot be read ({error.strerror}); land it again when it is readable"
+                f"{self._name}: cannot be read ({error.strerror}); land it again when it is readable", passing=True
             ) from error
         self._digest.update(block)
         return block

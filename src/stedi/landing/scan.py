@@ -473,7 +473,7 @@ class _Source(io.RawIOBase):
             return int(self._raw.readinto(buffer))
         except OSError as error:
             raise UnreadableFile(
-                f"{self._name}: cannot be read ({error.strerror}); land it again when it can"
+                f"{self._name}: cannot be read ({error.strerror}); land it again when it can", passing=True
             ) from error
 
 

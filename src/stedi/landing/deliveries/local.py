@@ -91,11 +91,13 @@ class Skipped:
         name: As in `Delivered`.
         why: The reason, one line.
         failed: Whether this is a failure (a named file cannot be read), or only a note.
+        passing: Whether it may be readable later although it does not change: the system could not read it.
     """
 
     name: str
     why: str
     failed: bool
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def open_regular(path: Path, name: str | None = None) -> BinaryIO:
         # since the walk it may have become a FIFO, which blocks, a link out of the delivery, or a terminal
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
     except (OSError, ValueError) as error:
-        raise UnreadableFile(f"{name}: cannot be opened: {_why(error)}") from None
+        raise UnreadableFile(f"{name}: cannot be opened: {_why(error)}", passing=isinstance(error, OSError)) from None
     mode = os.fstat(number).st_mode
     if not stat.S_ISREG(mode):
         os.close(number)
@@ -236,7 +238,7 @@ class _Journey:
         name = os.path.basename(os.path.abspath(argument)) if argument else ""
         # Only folders that the call itself names can tell a feed: not, say, a home directory's name.
         typed = _parts(argument) if _parts(argument)[-1:] == [name] else [name]
-        why = None
+        why, passing = None, False
         try:
             found = os.stat(argument)
         except FileNotFoundError:
@@ -245,7 +247,7 @@ class _Journey:
                 return
             why = "a link to nothing" if os.path.lexists(argument) else "there is no such file or folder"
         except (OSError, ValueError) as error:
-            why = f"cannot be read: {_why(error)}"
+            why, passing = f"cannot be read: {_why(error)}", isinstance(error, OSError)
         else:
             # a link that the call names is followed here, once: `open_regular` follows none
             real = os.path.realpath(argument)
@@ -262,7 +264,7 @@ class _Journey:
             else:
                 why = f"expected a file or a folder, found {_kind(found.st_mode)}"
         if why is not None:
-            yield Skipped(printable_name(argument), why, failed=True)
+            yield Skipped(printable_name(argument), why, True, passing)
 
     def _glob(self, pattern: str) -> Iterator[Delivered | Skipped]:
         # `**` repeated means what one does, but each would search all folders again
@@ -288,7 +290,7 @@ class _Journey:
                 below = sorted(os.listdir(path), reverse=True) if new and stat.S_ISDIR(found.st_mode) else []
             except OSError as error:
                 root.found += 1
-                yield Skipped(self._name(root, path), f"cannot be read: {_why(error)}", failed=True)
+                yield Skipped(self._name(root, path), f"cannot be read: {_why(error)}", failed=True, passing=True)
                 continue
             if self._avoided(path):
                 yield Skipped(self._name(root, path), "the lake's own folder, which is not a delivery", failed=False)

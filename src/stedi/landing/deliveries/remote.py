@@ -86,7 +86,7 @@ def walk(paths: Iterable[Path], feed: str | None = None, avoid: Path | None = No
                     seen.add(where)
                     yield arrival
         except OSError as error:
-            yield Skipped(printable_name(str(place)), f"cannot be listed: {error.strerror}", failed=True)
+            yield Skipped(printable_name(str(place)), f"cannot be listed: {error.strerror}", failed=True, passing=True)
             continue
         if not found:
             yield Skipped(printable_name(str(place)), "no such object, and none below it", failed=True)
@@ -241,7 +241,7 @@ def copied(delivered: Delivered, path: Path) -> Delivered:
         ) from None
     except OSError as error:
         raise UnreadableFile(
-            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it is readable"
+            f"{delivered.name}: cannot be read ({error.strerror}); land it again when it is readable", passing=True
         ) from error
     return replace(delivered, path=path)
 
@@ -265,7 +265,7 @@ def fetch(
         try:
             found = copied(arrival.delivered, folder / str(number))
         except UnreadableFile as error:
-            return Skipped(arrival.name, str(error).removeprefix(f"{arrival.name}: "), failed=True)
+            return Skipped(arrival.name, str(error).removeprefix(f"{arrival.name}: "), True, error.passing)
         here += arrival.object.size
         done(here / total)
         return found
