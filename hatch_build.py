@@ -25,6 +25,7 @@ SOURCES = tuple(
             "engines/distinct.c",
             "engines/pages.c",
             "engines/row_sums.c",
+            "engines/thrift.c",
             "erasure/dictionaries.c",
             "privacy/sought.c",
         ),

@@ -21,54 +21,6 @@ static i64 least(i64 one, i64 other) { return one < other ? one : other; }
 
 enum { MOST = 90 };
 
-static u8 *put_number(u8 *to, i64 value) { return to + varint((u64)value << 1 ^ (u64)(value >> 63), to); }
-
-/* Writes a structure like a page's header: numbers in its first fields, and inside it further structures, or values of
-   any type in any field. */
-static u8 *put_structure(u8 *to, i32 depth) {
-    static const u8 kinds[] = {1, 2, 4, 5, 5, 6, BINARY, LIST, STRUCT};
-    i32 fields = 1 + (i32)dice(4), field = 0;
-    for (i32 step; fields; fields--, field += step) {
-        step = dice(9) ? 1 : 1 + (i32)dice(9);
-        i32 nested = depth && (field + step == 5 || field + step == 7) && dice(9);
-        u8 kind = nested ? STRUCT : dice(6) ? 5 : kinds[dice(sizeof kinds)];
-        if (kind == STRUCT && !depth) kind = 5;
-        if (dice(20)) *to++ = (u8)(step << 4 | kind);
-        else { *to++ = kind; to = put_number(to, field + step); }
-        if (kind == STRUCT) to = put_structure(to, depth - 1);
-        else if (kind == BINARY) { u32 size = dice(9); *to++ = (u8)size; memset(to, 7, size); to += size; }
-        else if (kind == LIST) { u32 size = dice(9); *to++ = (u8)(size << 4 | 5); memset(to, 2, size); to += size; }
-        else if (kind > 2) to = put_number(to, dice(9) ? (i64)dice(dice(3) ? 3 : 300) : (i64)((u64)dice(~0U) * dice(~0U)));
-    }
-    *to++ = 0;
-    return to;
-}
-
-/* Reads the header of a page that is almost right. */
-static void read_head(void) {
-    u8 made[4096];
-    i64 size = put_structure(made, 3) - made, before = dice(4), end;
-    for (u32 changes = dice(3) ? 0 : 1 + dice(3); changes; changes--) made[dice((u32)size)] = (u8)dice(256);
-    if (!dice(9)) size = dice((u32)size + 1);
-    u8 *bytes = sized((size_t)(before + size));
-    memset(bytes, 0, (size_t)before);
-    memcpy(bytes + before, made, (size_t)size);
-    Head head;
-    end = stedi_head(bytes, before + size, before, &head);
-    assert(end <= before + size && (end < 0 || (end > before && !bytes[end - 1])));
-    /* as the only page of a chunk, or one of several */
-    i64 most = dice(3), count;
-    Found *found = sized((size_t)most * sizeof *found);
-    count = stedi_heads(bytes + before, size, most, found);
-    for (i64 n = 0; n < least(count, most); n++) {
-        assert(found[n].begin == (n ? found[n - 1].end : 0) && found[n].begin < found[n].body);
-        assert(found[n].body <= found[n].end && found[n].end <= size);
-        assert(!found[n].head.kind || (found[n].head.kind == 2 && !n));
-    }
-    free(found);
-    free(bytes);
-}
-
 int main(int count, char **words) {
     assert(count == 3);
     state = strtoull(words[1], 0, 10) * 2 + 1;
@@ -151,7 +103,6 @@ int main(int count, char **words) {
         }
         taken += done >= 0;
         free(to);
-        read_head();
         i64 left, length = dice(9) ? size : dice((u32)size + 1);
         u32 *renumbered = sized((size_t)entries * 4);
         u8 *dictionary = exactly(page, length);

@@ -18,9 +18,8 @@ import zstandard
 
 from effort import tries
 from fuzzing import assert_no_fault, fuzz, noticed
-from stedi.engines import arrow_files, pages, parquet, thrift
+from stedi.engines import arrow_files, pages, parquet
 from stedi.engines.pages import Leaving
-from stedi.engines.thrift import Struct
 from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
 
 KEYS = {
@@ -481,101 +480,6 @@ def test_a_damaged_file_is_left_to_the_engine_or_read_as_it_is(tmp_path: Path) -
     assert count > left > count / 4
 
 
-def structure(chance: Random, depth: int = 3) -> Struct:
-    """Like a page's header: numbers in its first fields, structures in those of headers, and sometimes anything."""
-    made: Struct = {}
-    for number in range(1, 9):
-        kind = thrift.STRUCT if depth and number in (5, 7) else thrift.I32
-        if chance.random() < 0.04:
-            kind = chance.choice([thrift.I64, thrift.I16, thrift.BINARY, thrift.LIST, thrift.TRUE])
-        if chance.random() < (0.9 if number < 4 else 0.5 if kind == thrift.STRUCT else 0.05):
-            made[number] = kind, value_of(chance, kind, depth)
-    return made
-
-
-def value_of(chance: Random, kind: int, depth: int) -> Any:
-    if kind == thrift.STRUCT:
-        return structure(chance, depth - 1)
-    if kind == thrift.LIST:
-        of = chance.choice([thrift.I64, thrift.BINARY, *([thrift.STRUCT] if depth else [])])
-        return of, [value_of(chance, of, depth) for _ in range(chance.choice([0, 1, 14, 20]))]
-    if kind == thrift.BINARY:
-        return chance.randbytes(chance.randrange(200))
-    return None if kind == thrift.TRUE else chance.choice([0, 1, -1, 300, -(1 << 31), (1 << 31) - 1])
-
-
-def head_of(page: Struct) -> list[int] | None:
-    """What a header says, in the order of `NativeHead`; None if it has fields that no header has."""
-    data, dictionary = (page.get(place, (thrift.STRUCT, {})) for place in (5, 7))
-    if not page.keys() <= {1, 2, 3, 5, 7} or {data[0], dictionary[0]} != {thrift.STRUCT}:
-        return None
-    told = [(page, (1, 2, 3)), (data[1], (1, 2, 3)), (dictionary[1], (1, 2))]
-    found = [fields.get(number, (thrift.I32, -1)) for fields, numbers in told for number in numbers]
-    if any(kind != thrift.I32 for kind, _ in found) or max(*data[1], *dictionary[1], 0, 0) > 7:
-        return None
-    return [value for _, value in found]
-
-
-def test_a_page_header_is_read_as_thrift_reads_it() -> None:
-    seed = randrange(1 << 32)
-    print(f"seed {seed}")
-    chance, taken, count = Random(seed), 0, tries(2_000, 5_000, 100_000)
-    for _ in range(count):
-        page = structure(chance)
-        data = chance.randbytes(3) + thrift.write(page) + chance.randbytes(5)
-        head, expected = parquet.NativeHead(), head_of(page)
-        end = parquet.library().stedi_head(data, len(data), 3, head)
-        assert (end if expected is None else end - len(data)) == (-1 if expected is None else -5)
-        if expected is not None:
-            assert [getattr(head, name) for name, *_ in parquet.NativeHead._fields_] == expected
-            taken += 1
-    assert count > taken > 0
-
-
-def test_of_a_damaged_page_header_nothing_is_taken_that_thrift_does_not_read() -> None:
-    seed = randrange(1 << 32)
-    print(f"seed {seed}")
-    chance, taken, names = Random(seed), 0, [name for name, *_ in parquet.NativeHead._fields_]
-    # a field with a number and the type 0, which ends a structure for other readers
-    cases = [bytes.fromhex("1502100046ca"), bytes.fromhex("3000253a01d0fa42a7")]
-    for _ in range(tries(2_000, 5_000, 100_000)):
-        data = bytearray(thrift.write(structure(chance)))
-        data[chance.randrange(len(data))] = chance.randrange(256)
-        cases.append(bytes(data))
-    for case in cases:
-        head = parquet.NativeHead()
-        end = parquet.library().stedi_head(case, len(case), 0, head)
-        if end < 0:
-            continue
-        page, at = thrift.read(case)  # raises for what it does not read
-        assert (at, head_of(page)) == (end, [getattr(head, name) for name in names]), case.hex()
-        taken += 1
-    assert len(cases) > taken > 0
-
-
-I32, STRUCT = thrift.I32, thrift.STRUCT
-DATA = {1: (I32, 0), 2: (I32, 0), 3: (I32, 0), 5: (STRUCT, {1: (I32, 1), 2: (I32, 0), 3: (I32, 3)})}
-DICTIONARY = {1: (I32, 2), 2: (I32, 0), 3: (I32, 0), 7: (STRUCT, {1: (I32, 1), 2: (I32, 0)})}
-
-
-@pytest.mark.parametrize(
-    ("chunk", "count"),
-    [
-        ([DATA, DATA], 2),
-        ([DICTIONARY, DATA, DATA], 3),
-        ([DATA, DICTIONARY], -1),
-        ([{3: (I32, 0)}], -1),
-        ([{**DATA, 1: (I32, 1)}], -1),
-        ([{**DATA, 5: (STRUCT, {1: (I32, 1)})}], -1),
-        ([{**DATA, 5: (STRUCT, {2: (I32, 0)})}], -1),
-    ],
-    ids=["data", "a dictionary first", "a dictionary later", "no kind", "an index", "no encoding", "no count"],
-)
-def test_no_room_is_made_for_headers_of_other_pages(chunk: list[Struct], count: int) -> None:
-    content = b"".join(map(thrift.write, chunk))
-    assert parquet.library().stedi_heads(content, len(content), 0, None) == count
-
-
 SOURCE = Path(pages.__file__).with_suffix(".c")
 
 
@@ -587,16 +491,12 @@ def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bound", "looser"),
     [
+        ("at < size && shift <= 28", "at <= size && shift <= 28"),
         ("if ((size - at) / (width ? width : 1) < (width ? groups : 0)) return -1;", ""),
         ("most(page->codes, values) >= (u64)entries", "most(page->codes, 0) > (u64)entries"),
         ("end - start - n / 8 * width >= 8; n += 8", "1; n += 8"),
         ("if (kind != TEXT && values > (page->size - at) / width) return -1;", ""),
         ("return length > left - 4 ? -1 : 4 + (i64)length;", "return 4 + (i64)length;"),
-        ("for (i32 shift = 0; at < size; shift += 7) {", "for (i32 shift = 0; at <= size; shift += 7) {"),
-        ("if (field < 0 || field >= FIELDS) return -1;", ""),
-        ("while (at >= 0 && at < size) {", "while (at >= 0) {"),
-        ("found.head.packed < 0 || found.head.packed > size - at", "found.head.packed < 0"),
-        ("if (count < most) to[count]", "if (count <= most) to[count]"),
     ],
 )
 def test_a_library_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:

@@ -35,14 +35,6 @@ typedef struct {
 
 typedef struct { i64 low, high; i32 some, nan; } Bounds; /* doubles are stored by their bits */
 
-typedef struct {                                        /* a page's header; -1 for what it does not say */
-    i64 kind, size, packed;                             /* the page's type; its size uncompressed and compressed */
-    i64 count, encoding, levels;                        /* of a data page: rows, encoding of values and of levels */
-    i64 entries, dictionary_encoding;                   /* of a dictionary page */
-} Head;
-
-typedef struct { Head head; i64 begin, body, end; } Found; /* a page: its header, and its offsets in a chunk */
-
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define WIDE __attribute__((target_clones("avx2", "default"))) /* compiled twice: the processor decides which one runs */
 #else
@@ -51,18 +43,24 @@ typedef struct { Head head; i64 begin, body, end; } Found; /* a page: its header
 
 static u64 word(const u8 *at) { u64 value; memcpy(&value, at, 8); return value; }
 
+/* Reads the head of a run at an offset. Returns the offset of its end. */
+static i64 run_head(const u8 *from, i64 size, i64 at, u64 *head) {
+    *head = 0;
+    for (i32 shift = 0; at < size && shift <= 28; shift += 7) {
+        *head |= (u64)(from[at] & 127) << shift;
+        if (from[at++] < 128) return at;
+    }
+    return -1;
+}
+
 /* Unpacks numbers of `width` bits, stored as runs of equal numbers or groups of eight. Returns their encoded size. */
 WIDE static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) {
     i64 at = 0, done = 0, bytes = (width + 7) / 8;
     u64 mask = ((u64)1 << width) - 1;
     while (done < count) {
-        u64 head = 0;
-        for (i32 shift = 0;; shift += 7) {
-            if (at >= size || shift > 28) return -1;
-            head |= (u64)(from[at] & 127) << shift;
-            if (from[at++] < 128) break;
-        }
-        if (!(head >> 1)) return -1;
+        u64 head;
+        at = run_head(from, size, at, &head);
+        if (at < 0 || !(head >> 1)) return -1;
         if (head & 1) {
             i64 groups = (i64)(head >> 1), left = groups * 8 < count - done ? groups * 8 : count - done;
             if ((size - at) / (width ? width : 1) < (width ? groups : 0)) return -1;
@@ -94,109 +92,6 @@ WIDE static i64 unpack(const u8 *from, i64 size, i32 width, i64 count, u32 *to) 
         }
     }
     return at;
-}
-
-/* Reads a number of Thrift's compact protocol at an offset. Returns the offset of its end. */
-static i64 number(const u8 *bytes, i64 size, i64 at, u64 *value) {
-    *value = 0;
-    for (i32 shift = 0; at < size; shift += 7) {
-        u8 byte = bytes[at++];
-        if (shift == 63 && byte > 1) return -1;
-        *value |= (u64)(byte & 127) << shift;
-        if (byte < 128) return at;
-    }
-    return -1;
-}
-
-enum { I16 = 4, I64 = 6, BINARY = 8, LIST = 9, STRUCT = 12, FIELDS = 8 }; /* types; the fields of a `Fields` */
-
-typedef struct { u8 kinds[FIELDS]; i64 values[FIELDS]; } Fields; /* a number's value, or the offset of a structure */
-
-static i64 structure(const u8 *bytes, i64 size, i64 at, i32 depth, Fields *fields);
-
-/* Returns the offset of the end of a value of a type; sets *value if it is a number. */
-static i64 value_end(const u8 *bytes, i64 size, i64 at, i32 kind, i32 depth, i64 *value) {
-    u64 found;
-    if (kind >= I16 && kind <= I64) {
-        at = number(bytes, size, at, &found);
-        *value = (i64)(found >> 1) ^ -(i64)(found & 1);
-        return at;
-    }
-    if (kind == BINARY) {
-        at = number(bytes, size, at, &found);
-        return at < 0 || found > (u64)(size - at) ? -1 : at + (i64)found;
-    }
-    if (kind == STRUCT) return depth ? structure(bytes, size, at, depth - 1, 0) : -1;
-    if (kind != LIST || at >= size || !depth) return -1;
-    i32 of = bytes[at] & 15;
-    found = bytes[at++] >> 4;
-    if (found == 15) at = number(bytes, size, at, &found);
-    if (at < 0 || found > (u64)(size - at) || of == 1 || of == 2) return -1; /* 1 and 2: true and false */
-    for (i64 unused; found && at >= 0; found--) at = value_end(bytes, size, at, of, depth - 1, &unused);
-    return at;
-}
-
-/* Returns the offset of the end of a structure that begins at an offset, and sets its fields, if they are wanted. */
-static i64 structure(const u8 *bytes, i64 size, i64 at, i32 depth, Fields *fields) {
-    i64 field = 0;
-    while (at >= 0 && at < size) {
-        i32 head = bytes[at++], kind = head & 15;
-        u64 id;
-        if (!head) return at;
-        if (head >> 4) field += head >> 4;
-        else {
-            at = number(bytes, size, at, &id);
-            if (at < 0 || id > 1 << 16) return -1;
-            field = (i64)(id >> 1) ^ -(i64)(id & 1);
-        }
-        i64 begin = at, value = 0;
-        if (kind < 1 || kind > 2) at = value_end(bytes, size, at, kind, depth, &value); /* 1 and 2: true and false */
-        if (!fields) continue;
-        if (field < 0 || field >= FIELDS) return -1;
-        fields->kinds[field] = (u8)kind;
-        fields->values[field] = kind == STRUCT ? begin : value;
-    }
-    return -1;
-}
-
-/* Sets *value to the number in a field, -1 if there is none. Returns whether the field has no other type. */
-static int told(const Fields *fields, i32 field, i64 *value) {
-    *value = fields->kinds[field] ? fields->values[field] : -1;
-    return !fields->kinds[field] || fields->kinds[field] == 5; /* 5: 32 bits */
-}
-
-/* Reads the header of the page that begins at an offset. Returns the offset of its end; a negative number if it has an
-   unknown field: that could say something about removed rows. */
-i64 stedi_head(const u8 *bytes, i64 size, i64 at, Head *head) {
-    enum { DEPTH = 15, DATA = 5, DICTIONARY = 7 };
-    Fields page = {0}, data = {0}, dictionary = {0};
-    i64 end = structure(bytes, size, at, DEPTH, &page);
-    if (end < 0 || page.kinds[0] || page.kinds[4] || page.kinds[6]) return -1;
-    if (!told(&page, 1, &head->kind) || !told(&page, 2, &head->size) || !told(&page, 3, &head->packed)) return -1;
-    for (i32 field = DATA; field <= DICTIONARY; field += DICTIONARY - DATA) {
-        if (!page.kinds[field]) continue;
-        Fields *of = field == DATA ? &data : &dictionary;
-        if (page.kinds[field] != STRUCT || structure(bytes, size, page.values[field], DEPTH, of) < 0) return -1;
-    }
-    if (!told(&data, 1, &head->count) || !told(&data, 2, &head->encoding) || !told(&data, 3, &head->levels)) return -1;
-    if (!told(&dictionary, 1, &head->entries) || !told(&dictionary, 2, &head->dictionary_encoding)) return -1;
-    return end;
-}
-
-/* Reads the headers of all pages of a chunk, and writes the first `most` of them. Returns the number of pages; -1 if one
-   is no page of data, nor a dictionary before all others: crafted bytes could have a header in every third byte. */
-i64 stedi_heads(const u8 *bytes, i64 size, i64 most, Found *to) {
-    i64 count = 0;
-    for (i64 at = 0; at < size; count++) {
-        Found found = { .begin = at };
-        found.body = at = stedi_head(bytes, size, at, &found.head);
-        if (at < 0 || found.head.packed < 0 || found.head.packed > size - at) return -1;
-        int data = found.head.kind == 0 && found.head.count >= 0 && found.head.encoding >= 0;
-        if (!data && (found.head.kind != 2 || found.begin)) return -1;
-        found.end = at += found.head.packed;
-        if (count < most) to[count] = found;
-    }
-    return count;
 }
 
 static i64 varint(u64 value, u8 *to) {
@@ -258,7 +153,7 @@ static i64 defined(Page *page, i64 *values) {
     u64 run;
     memcpy(&length, page->bytes, 4);
     if (length > page->size - 4) return -1;
-    i64 end = number(page->bytes + 4, length < 4 ? length : 4, 0, &run);
+    i64 end = run_head(page->bytes + 4, length, 0, &run);
     if (end > 0 && end < length && !(run & 1) && (i64)(run >> 1) >= page->count && page->bytes[4 + end] == 1)
         return 4 + (i64)length;                         /* one run: no value is missing */
     if (unpack(page->bytes + 4, length, 1, page->count, page->levels) < 0) return -1;

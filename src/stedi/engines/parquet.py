@@ -39,8 +39,6 @@ PLAIN, _PLAIN_DICTIONARY, RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 """Encodings of values and of definition levels."""
 _BETWEEN, _AMONG_THEM = "\x1f", -2
 """A separator of texts, and what `pages.c` returns if a text contains it."""
-_PAGES, _HEAD = 16, struct.Struct("<11q")
-"""How many pages of a chunk are expected, and what `pages.c` writes about each."""
 _NUMBERED = (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
 _KINDS = {"string": (6, 0), "long": (2, 1), "timestamptz": (2, 1), "double": (5, 2), "date": (1, 3)}
 """The physical type of each column type, and its number in `pages.c`."""
@@ -90,15 +88,6 @@ class NativeBounds(Structure):
     _fields_ = (("low", c_int64), ("high", c_int64), ("some", c_int32), ("nan", c_int32))
 
 
-class NativeHead(Structure):
-    """The header of a page; -1 for what it does not say."""
-
-    _fields_ = tuple(
-        (name, c_int64)
-        for name in ("kind", "size", "packed", "count", "encoding", "levels", "entries", "dictionary_encoding")
-    )
-
-
 class StoredBytes:
     """The bytes of a file, of which each part is read when it is needed.
 
@@ -127,8 +116,6 @@ def library() -> Any:
         Path(__file__).with_name("pages.c"),
         {
             "stedi_mark": [number, page, number, pointer, pointer, pointer],
-            "stedi_head": [number, pointer, number, number, POINTER(NativeHead)],
-            "stedi_heads": [number, pointer, number, number, pointer],
             "stedi_used": [number, page, number, pointer, pointer],
             "stedi_ranges": [number, pointer, number, c_uint8, pointer],
             "stedi_codes": [number, page, number],
@@ -272,7 +259,8 @@ class Chunk:
         self.size: int = field_value(self.meta, META["packed"], I64)
         if not (4 <= self.start <= self.data and 0 <= self.size <= len(source) - self.start):
             raise Unsupported
-        self.raw = memoryview(source[self.start : self.start + self.size])
+        self._bytes = source[self.start : self.start + self.size]
+        self.raw = memoryview(self._bytes)
         if len(self.raw) < self.size:
             raise Unsupported  # the file was truncated
         self.statistics: Struct = self.meta[META["statistics"]][1] if META["statistics"] in self.meta else {}
@@ -313,8 +301,10 @@ class Chunk:
         return marks
 
     def _read(self) -> Iterator[DataPage]:
-        first = 0
-        for kind, size, _, count, encoding, levels, entries, numbers, begin, start, end in self._heads():
+        first, headers = 0, thrift.page_headers(self._bytes)
+        if headers is None:
+            raise Unsupported
+        for begin, start, end, kind, size, _, count, encoding, levels, entries, numbers, *_ in headers:
             body = self.raw[start:end]
             # a dictionary is the first page or none; kind 0 is a data page of version 1, the only one that the writers
             # use
@@ -335,19 +325,6 @@ class Chunk:
                 first += count
             else:
                 raise Unsupported
-
-    def _heads(self) -> Iterator[tuple[int, ...]]:
-        """Yields each page's header, as in `NativeHead`, and the offsets of its begin, its body and its end."""
-        # ctypes points to the memory of `bytes`, or to memory that can be written
-        content = bytes(self.raw) if self.raw.readonly else address(self.raw)
-        most, count = 0, _PAGES
-        while count > most:  # there are more pages than there was room for
-            most = count
-            to = bytearray(_HEAD.size * most)
-            count = library().stedi_heads(content, self.size, most, address(to))
-        if count < 0:
-            raise Unsupported
-        return _HEAD.iter_unpack(memoryview(to)[: _HEAD.size * count])
 
 
 class RowGroup:

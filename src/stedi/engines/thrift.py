@@ -1,18 +1,30 @@
 """Thrift's compact protocol, the encoding of the headers and the footer of a Parquet file.
 
-Structures are read and written without a schema: fields by number, with their types, whatever they mean.
+Structures are read and written without a schema: fields by number, with their types, whatever they mean. `thrift.c`
+reads the headers of many pages at once, if it is compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
+from ctypes import byref, c_char, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from stedi import _native
 
 TRUE, FALSE, BYTE, I16, I32, I64, FLOAT, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 """The types of fields."""
 _NUMBERS = (I16, I32, I64)
 _DEEPEST = 24
 """Structures and lists within each other: crafted bytes must not exhaust the interpreter's stack."""
+
+_PAGE = struct.Struct("<19q")
+"""What `thrift.c` writes about a page: see `page_headers`."""
+_PAGES = 16
+"""How many pages of a chunk are expected."""
 
 Struct = dict[int, tuple[int, Any]]
 """The fields of a structure: type and value by number."""
@@ -32,6 +44,46 @@ def read(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
         return _struct(data, at, _DEEPEST)
     except IndexError:
         raise Unreadable from None
+
+
+def page_headers(chunk: bytes | bytearray | memoryview) -> Iterable[tuple[int, ...]] | None:
+    """Reads the headers of all pages of a column in a row group.
+
+    Args:
+        chunk: The bytes of the column in the row group; a view must be writable.
+
+    Returns:
+        For each page the offsets of its begin, its body and its end; then what the header says, -1 for what it does not
+        say: type, uncompressed and compressed size, number of rows, encoding of values, encoding of levels, entries of
+        a dictionary and their encoding. Last, of each of the fields 1, 2, 5 and 6 of its statistics, which hold bounds,
+        the offset and the size.
+
+        None if that is left to `read`: there is no library, something is not as expected, or there are pages other than
+        data pages of version 1, and a dictionary before them.
+    """
+    native = library()
+    if native is None:
+        return None
+    # ctypes points to the memory of `bytes`, or to memory that can be written
+    content = byref(c_char.from_buffer(chunk)) if chunk and not isinstance(chunk, bytes) else bytes(chunk)
+    most, count = 0, _PAGES
+    while count > most:  # there are more pages than there was room for
+        most = count
+        to = bytearray(_PAGE.size * most)
+        count = native.stedi_heads(content, len(chunk), most, byref(c_char.from_buffer(to)))
+    return None if count < 0 else _PAGE.iter_unpack(memoryview(to)[: _PAGE.size * count])
+
+
+@cache
+def library() -> Any:
+    """Returns the compiled library, or None."""
+    return _native.library(
+        Path(__file__).with_suffix(".c"),
+        {
+            "stedi_head": [c_int64, c_void_p, c_int64, c_int64, c_void_p],
+            "stedi_heads": [c_int64, c_void_p, c_int64, c_int64, c_void_p],
+        },
+    )
 
 
 def write(fields: Struct) -> bytes:
