@@ -567,6 +567,91 @@ def test_an_erasure_takes_people_out_of_a_release_that_a_link_leads_to(slate: Sl
     assert verify(place).holds
 
 
+def test_deleting_a_release_that_a_link_leads_to_deletes_its_data(slate: Slate, tmp_path: Path) -> None:
+    """Only the link was removed, and the data stayed on the other disk, where nobody looks for them."""
+    lake = slate.made(world)
+    place, moved = Path(lake.create_dataset("steps").path), tmp_path / "disk" / "Steps [1]"
+    moved.parent.mkdir()
+    place.rename(moved)
+    place.symlink_to(moved)
+    (moved.parent / f".Steps [1].{'0' * 16}.partial").mkdir()  # of a command that was killed
+    lake.delete_dataset("steps@1")
+    assert list(moved.parent.iterdir()) == []
+    assert not os.path.lexists(place)
+    assert lake.datasets() == ()
+    lake.delete_dataset("steps@1")
+
+
+def test_a_link_to_something_else_than_the_release_is_refused_and_nothing_is_removed(
+    slate: Slate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = slate.made(world)
+    place, other = Path(lake.create_dataset("steps").path), Path(lake.create_dataset("other").path)
+    words = ["--lake", str(lake.root), "dataset", "delete", "steps@1"]
+    place.rename(tmp_path / "moved")
+    for target, what in {other: "which holds something else", tmp_path / "gone": "where nothing is"}.items():
+        place.symlink_to(target)
+        assert cli.main(words) == 1
+        assert f"found a link to {target}, {what}; nothing was removed" in capsys.readouterr().err
+        assert verify(other).holds
+        assert {release.release for release in lake.datasets()} == {"steps@1", "other@1"}
+        place.unlink()
+    place.symlink_to(tmp_path / "moved")
+    assert cli.main(words) == 0
+    assert not (tmp_path / "moved").exists()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_data_that_cannot_be_removed_are_named_and_a_second_attempt_removes_them(
+    slate: Slate, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    lake = slate.made(world)
+    place = Path(lake.create_dataset("steps").path)
+    if linked:
+        place.rename(tmp_path / "moved")
+        place.symlink_to(tmp_path / "moved")
+    words, parent = ["--lake", str(lake.root), "dataset", "delete", "steps@1"], place.resolve().parent
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        assert cli.main(words) == 1
+    [left] = parent.glob(".*.partial")
+    assert f"{left}: expected to remove the data of steps@1" in capsys.readouterr().err
+    assert place.is_symlink() == linked
+    assert cli.main(words) == 0
+    assert not list(parent.glob(".*.partial"))
+    assert not os.path.lexists(place)
+
+
+def test_a_folder_that_cannot_be_renamed_is_named(
+    slate: Slate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = slate.made(world)
+    place = Path(lake.create_dataset("steps").path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: refuse())
+        assert cli.main(["--lake", str(lake.root), "dataset", "delete", "steps@1"]) == 1
+    said = capsys.readouterr().err
+    assert f"{place}: expected to remove the data of steps@1" in said
+    assert "(device or resource busy)" in said
+    assert place.is_dir()
+    assert cli.main(["--lake", str(lake.root), "dataset", "delete", "steps@1"]) == 0
+    assert not place.exists()
+
+
+def refuse() -> None:
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+def test_a_release_outside_the_lake_stays_and_is_named(
+    slate: Slate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = slate.made(world)
+    lake.create_dataset("steps", output=tmp_path / "out")
+    assert cli.main(["--lake", str(lake.root), "dataset", "delete", "steps@1"]) == 0
+    assert f"{tmp_path / 'out'}: outside the lake, and still there" in capsys.readouterr().err
+    assert verify(tmp_path / "out").holds
+
+
 def test_a_recall_on_a_terminal_fits_it_and_elsewhere_is_the_signed_file(
     slate: Slate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

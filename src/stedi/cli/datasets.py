@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,8 @@ def delete(options: argparse.Namespace) -> int:
     """Removes a release's folder."""
     with terminal.Progress() as progress:
         deleted = open_lake(options).delete_dataset(options.name, progress=progress)
+    if os.path.lexists(deleted.path):
+        terminal.say(f"{deleted.path}: outside the lake, and still there: remove it yourself")
     return _told(options, deleted, "deleted")
 
 

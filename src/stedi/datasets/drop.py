@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,22 @@ def remove_abandoned(folder: Path) -> None:
     """Removes what a killed command has left beside a release of its own making, or of the folder from before."""
     folder = _real(folder)
     restore(folder)
-    for entry in folder.parent.glob(f".{folder.name[:100]}.*.partial"):
+    for entry in abandoned(folder):
+        shutil.rmtree(entry, ignore_errors=True)
+
+
+def abandoned(folder: Path) -> Iterator[Path]:
+    """Yields the folders that `remove_abandoned` removes."""
+    folder = _real(folder)
+    for entry in folder.parent.glob(f".{glob.escape(folder.name[:100])}.*.partial"):
         if _PARTIAL.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink() and not durable.is_held(entry):
-            shutil.rmtree(entry, ignore_errors=True)
+            yield entry
 
 
 def restore(folder: Path) -> None:
     """Gives a release its folder back that a killed command has put aside, or removes it if the new one is there."""
     folder = _real(folder)
-    for entry in folder.parent.glob(f".{folder.name[:100]}.*.aside"):
+    for entry in folder.parent.glob(f".{glob.escape(folder.name[:100])}.*.aside"):
         if _ASIDE.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
             if os.path.lexists(folder):
                 shutil.rmtree(entry, ignore_errors=True)

@@ -10,11 +10,12 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stedi.context import places
-from stedi.errors import UsageError
+from stedi.datasets import contents, seal
+from stedi.errors import AuditFailed, LakeError, UsageError
 from stedi.storage import destinations, durable, s3
 
 RELEASES = "releases"
@@ -82,6 +83,70 @@ def staged(path: Path, publish: Callable[[Path], None]) -> Iterator[Path]:
         raise
     finally:
         os.close(held)
+
+
+def real(path: Path, release: str, manifest_sha256: str, *, deleted: bool) -> Path:
+    """Returns the folder with the data of a release that lies in the lake: where it is a link, what the link leads to.
+
+    Args:
+        path: The release's place.
+        release: `NAME@VERSION`.
+        manifest_sha256: SHA-256 of its manifest as it was made.
+        deleted: Whether a command has begun to delete it: then there may be nothing left.
+
+    Raises:
+        LakeError: A link leads to something else, or to nothing.
+    """
+    from stedi.datasets import drop
+
+    found = Path(os.path.realpath(path))
+    drop.restore(found)
+    if not path.is_symlink() or (deleted and found.parent.is_dir() and not os.path.lexists(found)):
+        return found
+    with suppress(OSError, AuditFailed):
+        if contents.open_manifest(found / seal.MANIFEST).origin == manifest_sha256:
+            return found
+    what = "which holds something else" if os.path.lexists(found) else "where nothing is"
+    raise LakeError(
+        f"{path}: expected the folder of {release}, found a link to {found}, {what}; nothing was removed: let the link "
+        "lead to the release, or remove the link if the data are gone"
+    )
+
+
+def remove(path: Path, found: Path, release: str) -> None:
+    """Removes the folder of a release, its name in one step, and then the link to it, if there is one.
+
+    Args:
+        path: The release's place.
+        found: Where its data are.
+        release: `NAME@VERSION`.
+
+    Raises:
+        LakeError: Data cannot be removed; the message says where they are.
+    """
+    from stedi.datasets import drop
+
+    gone = found.with_name(f".{found.name[:100]}.{secrets.token_hex(8)}.partial")
+    why = "permission denied"
+    try:
+        if found.is_dir():
+            found.rename(gone)  # an incomplete folder must not have a release's name
+            durable.sync(gone.parent)
+    except OSError as error:
+        gone, why = found, error.strerror or why
+    for entry in drop.abandoned(found):  # and what killed commands have left there
+        durable.remove_tree(entry, never_named=True)
+    for left in (gone, *drop.abandoned(found)):
+        if os.path.lexists(left):
+            raise LakeError(
+                f"{left}: expected to remove the data of {release}, found that they cannot be removed "
+                f"({why.lower()}); they are still there: make the folder writable and run `stedi dataset delete "
+                f"{release}` again"
+            )
+    # last: as long as there are data, the link says where
+    if path.is_symlink():
+        path.unlink()
+        durable.sync(path.parent)
 
 
 def remove_abandoned(folder: Path, name: str = "") -> None:

@@ -264,17 +264,22 @@ def refuse_address(name: str, text: str) -> None:
 def delete(context: Context, entry: Entry) -> None:
     """Removes a release's folder from the lake; the release and its subjects stay registered.
 
-    The caller holds the lock of builds. A folder outside of the lake stays.
+    The caller holds the lock of builds. A folder outside of the lake stays, unless it was moved there and a link in the
+    lake leads to it.
+
+    Raises:
+        LakeError: A link leads to something else, or to nothing: nothing was changed; or data cannot be removed.
     """
+    inside = entry.path.is_relative_to(context.root)
+    found = entry.path
+    if inside:
+        found = folder.real(entry.path, entry.release, entry.manifest_sha256, deleted=entry.deleted)
     if not entry.deleted:
         # the event first: after a crash in between, a folder is left over; the other way round, a listed release lacks
         # its folder
         append(context, [Event(entry.release, DELETED, None, None, datetime.now(UTC))])
-    if entry.path.is_relative_to(context.root) and entry.path.is_dir():
-        gone = entry.path.with_name(f".{entry.path.name}.{secrets.token_hex(8)}.partial")
-        entry.path.rename(gone)  # an incomplete folder must not have a release's name
-        durable.sync(gone.parent)
-        durable.remove_tree(gone, never_named=True)
+    if inside:
+        folder.remove(entry.path, found, entry.release)
 
 
 def subjects(context: Context, release: str) -> dict[str, tuple[str, int]]:
