@@ -128,6 +128,8 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "no home": {"unset": ["HOME", "XDG_CONFIG_HOME"], "unlisted": True},
     "no home and no key": {"unset": ["HOME", "XDG_CONFIG_HOME", "STEDI_PSEUDONYM_KEY"], "unlisted": True},
     "a home that is not there": {"set": {"HOME": "/dev/null/a"}, "unset": ["XDG_CONFIG_HOME", "STEDI_PSEUDONYM_KEY"]},
+    "an empty home": {"set": {"HOME": ""}, "unset": ["STEDI_PSEUDONYM_KEY"]},
+    "a home that is relative": {"set": {"HOME": "home"}},
     "an ASCII locale": {"encoding": "ascii", "set": {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}},
     "a Latin-1 locale": {"encoding": "latin-1", "set": {"LC_ALL": "POSIX"}},
     "no environment": {"unset": ["TERM", "PATH", "TMPDIR", "LANG", "HOME", "XDG_CONFIG_HOME"]},
@@ -153,6 +155,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "a lake that may not be read": {"before": ["chmod 700 LAKE"], "user": NOBODY},
     "a lake in a bucket, and no boto3": {"lake": "s3://bucket/lake"},
     "a tilde": {"lake": "~/lake", "set": {"HOME": "/dev/null/a"}},
+    "a tilde, and an empty home": {"lake": "~/lake", "set": {"HOME": ""}},
     "a tilde, and no home": {"lake": "~/lake", "unset": ["HOME"], "unlisted": True},
     "no folder for temporary files": {"set": {"TMPDIR": "/dev/null/a"}},
 }  # fmt: skip

@@ -140,6 +140,11 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "home" / "a.csv").read_text() == "hello\n"
     assert not (tmp_path / "~").exists()
     assert destinations.expanded("a~/b") == Path("a~/b")
+    for home in ("", "here"):
+        monkeypatch.setenv("HOME", home)
+        with pytest.raises(UsageError, match=r"~/a: expected an absolute path in HOME, found an? "):
+            destinations.expanded("~/a")
+        assert destinations.expanded("a") == Path("a")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda text: text)
     with pytest.raises(UsageError, match="expected HOME to be set"):

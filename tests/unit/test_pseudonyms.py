@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedi.errors import KeyRefused
+from stedi import cli
+from stedi.context import seen
+from stedi.errors import KeyRefused, UsageError
 from stedi.lake import Lake
 from stedi.privacy import pseudonyms
 from stedi.privacy.pseudonyms import Key, normalise
@@ -275,6 +277,52 @@ def test_the_usual_place_of_a_key_is_the_users_configuration(monkeypatch: pytest
     monkeypatch.setenv("HOME", "/h")
     assert pseudonyms.default_file("ab", {}) == Path("/h/.config/stedi/keys/ab.key")
     assert pseudonyms.default_file("ab", {"XDG_CONFIG_HOME": ""}) == Path("/h/.config/stedi/keys/ab.key")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HOME", "", "expected an absolute path in HOME, found an empty one"),
+        ("HOME", "here", "expected an absolute path in HOME, found a relative one"),
+        ("HOME", "./here", "expected an absolute path in HOME, found a relative one"),
+        ("XDG_CONFIG_HOME", "here", "expected an absolute path in XDG_CONFIG_HOME, found a relative one"),
+    ],
+)
+@pytest.mark.parametrize("lake", ["lake", "~/lake"])
+def test_a_key_has_no_place_below_the_root_or_the_current_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    said: str,
+    lake: str,
+) -> None:
+    """With an empty HOME the key came into `/.config`, with a relative one into whatever folder the command ran in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STEDI_PSEUDONYM_KEY")
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(variable, value)
+    made = list[Path]()
+    monkeypatch.setattr(pseudonyms, "make", lambda path, *_: made.append(path))  # this test may run as root
+    assert cli.main(["--lake", lake, "init"]) != 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert said in told[0] or (variable, lake) == ("HOME", "~/lake")
+    assert ("set HOME or XDG_CONFIG_HOME to the path of a folder from the root on" in told[0]) == (said in told[0])
+    assert made == []
+    # an empty folder for the lake stays, which the next attempt takes
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] in ([], ["init.lock"])
+
+
+def test_the_record_of_a_lake_has_no_place_below_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="expected an absolute path in XDG_STATE_HOME, found a relative one; set HOME"):
+        seen.place("ab", "", None, {"XDG_STATE_HOME": "here"})
+    monkeypatch.setenv("HOME", "")
+    with pytest.raises(UsageError, match="expected an absolute path in HOME, found an empty one; set HOME"):
+        seen.place("ab", "", None, {})
 
 
 def test_a_lake_makes_its_key_outside_of_it_and_finds_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

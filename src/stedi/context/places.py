@@ -16,7 +16,7 @@ from pathlib import Path
 from stedi.catalog.snapshots import local_path
 from stedi.errors import LakeError, UsageError
 from stedi.schema.tables import ALL_ZONES
-from stedi.storage import copies, s3
+from stedi.storage import copies, destinations, s3
 from stedi.storage.copies import shown
 
 _FOLDERS = {
@@ -37,7 +37,7 @@ def named(path: str | os.PathLike[str]) -> Path:
     if s3.is_remote(path):
         return s3.at(path).absolute()
     text = os.path.expanduser(s3.at(path))
-    if str(text).startswith("~"):
+    if str(text).startswith("~") or (os.fspath(path).split("/")[0] == "~" and destinations.home_fault()):
         raise UsageError(
             f"{path}: expected a folder, found a ~ without a known home folder; write the full path, or ./~"
         )

@@ -63,7 +63,7 @@ def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[s
         environment: By default the process's.
 
     Raises:
-        UsageError: Nobody's home folder is known.
+        UsageError: Nobody's home folder is known, or what names it is no absolute path.
     """
     found = os.environ if environment is None else environment
     if path:
@@ -72,11 +72,11 @@ def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[s
         base = destinations.expanded(key_place).absolute().parent
     else:
         try:
-            base = destinations.expanded(found.get("XDG_STATE_HOME") or "~/.local/state") / "stedi"
+            base = destinations.of_user("XDG_STATE_HOME", "~/.local/state", found) / "stedi"
         except UsageError as error:
             raise UsageError(
-                "the record of a lake's last known state: expected a home folder for it, found none; set HOME, "
-                "XDG_STATE_HOME or journal.path in lake.toml"
+                f"the place of the record of a lake's last known state: {error}; set HOME, XDG_STATE_HOME or "
+                "journal.path in lake.toml to the path of a folder from the root on"
             ) from error
     return base / f"{lake_id}.{journal.FOLDER}"
 

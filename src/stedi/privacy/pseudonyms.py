@@ -140,16 +140,15 @@ def default_file(lake_id: str, environment: Mapping[str, str] | None = None) -> 
     """Returns the default place of a lake's key, in the user's configuration folder.
 
     Raises:
-        KeyRefused: The home folder is unknown.
+        KeyRefused: The home folder is unknown, or what names one of these is no absolute path.
     """
     found = os.environ if environment is None else environment
-    base = found.get("XDG_CONFIG_HOME") or "~/.config"
     try:
-        return destinations.expanded(base) / "stedi" / "keys" / f"{lake_id}.key"
+        return destinations.of_user("XDG_CONFIG_HOME", "~/.config", found) / "stedi" / "keys" / f"{lake_id}.key"
     except UsageError as error:
         raise KeyRefused(
-            "the pseudonym key: expected a home folder to look for it, found none; set HOME or XDG_CONFIG_HOME, "
-            f"STEDI_KEY_FILE to its file, or {VARIABLE}"
+            f"the place of the pseudonym key: {error}; set HOME or XDG_CONFIG_HOME to the path of a folder from the "
+            f"root on, STEDI_KEY_FILE to the key's file, or {VARIABLE}"
         ) from error
 
 

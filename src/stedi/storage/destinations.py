@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,17 +29,46 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path with `~` and `~/...` expanded as a shell does; one in a bucket unchanged.
 
     Raises:
-        UsageError: The home folder is unknown, or it is a URI of another kind than S3's or a file's.
+        UsageError: The home folder is unknown or no absolute path, or it is a URI of another kind than S3's or a
+            file's.
     """
     if s3.is_remote(path) or "://" in os.fspath(path):
         return s3.at(path)
     text = os.fspath(path)
     if text != "~" and not text.startswith("~/"):
         return Path(text)
-    found = os.path.expanduser(text)
-    if found.startswith("~"):
-        raise UsageError(f"{printable(text)}: expected HOME to be set, found no home folder; write the path in full")
-    return Path(found)
+    if fault := home_fault():
+        raise UsageError(f"{printable(text)}: {fault}; write the path in full")
+    return Path(os.path.expanduser(text))
+
+
+def home_fault() -> str:
+    """Returns what is wrong with the home folder of `~`, or nothing: one that is relative is another in each folder."""
+    home = os.path.expanduser("~")
+    if home == "~":
+        return "expected HOME to be set, found no home folder"
+    named = os.environ.get("HOME", home)  # of an empty one Python makes the root folder
+    if not os.path.isabs(named):
+        return f"expected an absolute path in HOME, found {'a relative' if named else 'an empty'} one"
+    return ""
+
+
+def of_user(variable: str, default: str, environment: Mapping[str, str]) -> Path:
+    """Returns a folder of the user, as in the XDG Base Directory Specification, by which a relative path is invalid.
+
+    Args:
+        variable: The variable that names it.
+        default: The folder where the variable is not set, or is empty.
+        environment: The variables.
+
+    Raises:
+        UsageError: It is no absolute path; the message does not say what to do.
+    """
+    named = environment.get(variable) or default
+    fault = home_fault() if named.startswith("~") else ""
+    if fault or not (found := expanded(named)).is_absolute():
+        raise UsageError(fault or f"expected an absolute path in {variable}, found a relative one")
+    return found
 
 
 @contextmanager
