@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stedi.datasets import registry
 from stedi.datasets.verify import verify
 from stedi.erasure import releases
 from stedi.errors import QueryRefused, UsageError
+from stedi.landing import journal
 from stedi.privacy import signatures, tombstones
 from stedi.schema.tables import REGISTRY, ZONES
 from stedi.storage import config as settings
@@ -193,6 +195,61 @@ def test_who_agrees_again_later_makes_stale_what_has_readings_from_before(slate:
     # whoever may use all readings again may use these, too
     settings.write(settings.changed(lake.config, readings="all"), lake.root / "lake.toml")
     assert Lake.open(lake.root).datasets(stale=True) == ()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_landing_that_begins_before_the_build_and_ends_after_the_release_is_not_known_to_it(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """By its time it was: the release was called current, though it has readings from before the later consent."""
+    lake, inbox = slate.made(world, "since-consent"), slate.inbox()
+    land(lake, inbox, ["p9@x.example"], "other.json")  # so that there is something to build
+    deliver(inbox, "customer", [customer(PEOPLE[3], 3020, 300, serialNumber="s3")], "again.json")
+    real, begun = journal.Commit.commit, list[str]()
+
+    def commit(self: journal.Commit, *arguments: Any) -> None:
+        begun.append(self.id)
+        Lake.open(lake.root).create_dataset("steps")
+        real(self, *arguments)
+
+    def killed(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, suppress(MemoryError):
+        if cut:  # when the release is decided
+            patch.setattr(registry, "_register", killed)
+        patch.setattr(journal.Commit, "commit", commit)
+        lake.land(inbox / "customer" / "again.json")
+    if cut:
+        lake.note_dataset("steps@1", model="cnn")  # finishes the release
+        lake.land(inbox / "customer" / "again.json")
+    theirs = subject(lake, PEOPLE[3], "steps@1")
+    assert "" < registry.find(lake.context, "steps@1").known < begun[0]
+    assert [(r.release, list(r.stale)) for r in lake.datasets(stale=True)] == [("steps@1", [theirs])]
+    assert lake.build().stale == ("steps@1",)
+    # made from the later consent, and with nobody's readings from before: the same records are known to this one
+    lake.create_dataset("steps")
+    assert [r.release for r in lake.datasets(stale=True)] == ["steps@1"]
+    lake.maintain()
+    assert [r.release for r in lake.datasets(stale=True)] == ["steps@1"]
+
+
+def test_an_erasure_and_compaction_leave_known_what_a_release_was_made_from(slate: Slate) -> None:
+    lake, inbox = slate.made(world, "since-consent"), slate.inbox()
+    withdraw_by_feed(lake, inbox)
+    for number in range(12):  # files to compact
+        deliver(inbox, "customer", [customer(PEOPLE[3], 3020, 300 + number, serialNumber="s3")], f"{number}.json")
+        lake.land(inbox / "customer" / f"{number}.json")
+    lake.erase(PEOPLE[5])
+    lake.maintain()
+    lake.create_dataset("steps")
+    assert registry.find(lake.context, "steps@1").known
+    assert lake.datasets(stale=True) == ()
+    lake.erase(PEOPLE[6])
+    deliver(inbox, "customer", [customer(PEOPLE[3], 3030, 400, serialNumber="s3")], "last.json")
+    lake.land(inbox / "customer" / "last.json")
+    [found] = lake.datasets(stale=True)
+    assert subject(lake, PEOPLE[3], "steps@1") in found.stale
 
 
 def test_under_since_consent_a_release_for_the_public_needs_the_later_of_both_dates(slate: Slate) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -76,12 +77,13 @@ def create(
     # before any work: it is refused if the public key in the lake is another
     public_key = signatures.publish(context.root, key)
     origin = _origin(config.lake_id, public_key, config.readings, {name: tables[name] for name in _INPUTS})
+    known = _known(tables) if config.readings == "since-consent" else ""
     identifier = subjects.identifier(key, config.lake_id, f"{name}@{version}")
     with (
         context.temporary() as temporary,
         DuckDB.of(config, temporary) as engine,
         engine.beside() as second,
-        folder.staged(place, partial(registry.publish, context, key, target=place)) as staged,
+        folder.staged(place, partial(registry.publish, context, key, target=place, known=known)) as staged,
         ThreadPoolExecutor(1) as beside,  # while rows are matched or written one core or the other has nothing to do
     ):
         progress("find who is in it", 0.0)
@@ -274,6 +276,21 @@ def _origin(lake_id: str, public_key: str, readings: str, tables: Mapping[str, T
         tuple(inputs),
         __version__,
     )
+
+
+def _known(tables: Mapping[str, TableState]) -> str:
+    """Returns the id of the last batch, or erasure, of the customers' records that the tables were built from."""
+    built = tables["customers_trusted"].current
+    read = json.loads(built.summary["stedi.inputs"]).get("customers_landing") if built else None
+    # a landing may have ended since that build was planned
+    history = iter(tables["customers_landing"].history())
+    for snapshot in history:
+        if snapshot.id == read:
+            # compaction and the creation of a lake are no batch; batches follow each other, and their ids sort so
+            for before in (snapshot, *history):
+                if found := before.summary.get("stedi.batch") or before.summary.get("stedi.erasure"):
+                    return found
+    return ""
 
 
 def _members(

@@ -39,7 +39,7 @@ from stedi.storage import durable, s3
 NOTE = "releasing.json"
 """The file, in the lake's folder, from the moment that a release is decided until the tables know it."""
 MODEL, RECALL, ERASED, REWRITTEN, DELETED = "model", "recall", "erased", "rewritten", "deleted"
-LABELS = "labels"
+LABELS, KNOWN = "labels", "known"
 """What can happen to a release, as `release_events` has it."""
 _KIND = "release"
 _LONGEST_NOTE = 500
@@ -70,6 +70,8 @@ class Entry:
         deleted: Whether its folder was removed from the lake.
         labels: The file of labels that it was made with, on the machine that made it; empty without one, and where
             somebody's address stands in its path.
+        known: The last batch of customers' records that its tables were built from; empty where readings from before
+            consent count, and of a release of an older version.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Entry:
     held: Mapping[str, str] = field(default_factory=dict)
     deleted: bool = False
     labels: str = ""
+    known: str = ""
 
     @property
     def release(self) -> str:
@@ -112,7 +115,7 @@ class Event:
 
     Attributes:
         release: `NAME@VERSION`.
-        what: `MODEL`, `RECALL`, `ERASED`, `REWRITTEN`, `DELETED` or `LABELS`.
+        what: `MODEL`, `RECALL`, `ERASED`, `REWRITTEN`, `DELETED`, `LABELS` or `KNOWN`.
         subject: The affected subject, or None.
         text: Further text, or None.
         at: When, UTC.
@@ -298,7 +301,7 @@ def next_version(context: Context, name: str) -> int:
     return 1 + max((release.version for release in releases(context) if release.name == name), default=0)
 
 
-def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
+def publish(context: Context, key: Key, staged: Path, target: Path, known: str = "") -> None:
     """Gives a release its name and has the tables know it; the caller holds the lock of builds.
 
     Args:
@@ -306,12 +309,13 @@ def publish(context: Context, key: Key, staged: Path, target: Path) -> None:
         key: The lake's key.
         staged: The whole release under another name, on disk, on the file system of the target.
         target: The folder that it is to be.
+        known: As in `Entry`.
     """
     # the note of an interrupted release must not be replaced: it would never be registered
     if (context.root / NOTE).exists():
         finish(context, key)
     raw = (staged / "manifest.json").read_bytes()
-    note = {"staged": str(staged), "target": str(target), "manifest": _digest(raw)}
+    note = {"staged": str(staged), "target": str(target), "manifest": _digest(raw), "known": known}
     state.write(context.root / NOTE, _KIND, context.config.lake_id, key, note)
     finish(context, key)
 
@@ -338,7 +342,8 @@ def finish(context: Context, key: Key) -> None:
     except OSError:
         raw = b""
     if _digest(raw) == note["manifest"]:  # otherwise somebody has removed it
-        _register(context, target, raw)
+        # a note of an older version has no `known`
+        _register(context, target, raw, note.get("known", ""))
     # last: until then every step above is repeated, and each of them is done once only
     durable.remove(root / NOTE)
     remove_abandoned(root)
@@ -377,7 +382,7 @@ def session(context: Context) -> Iterator[DuckDB]:
         yield engine
 
 
-def _register(context: Context, target: Path, raw: bytes) -> None:
+def _register(context: Context, target: Path, raw: bytes, known: str) -> None:
     """Writes a release's rows, the subjects first: a release that is listed is whole."""
     import pyarrow.parquet
 
@@ -391,6 +396,8 @@ def _register(context: Context, target: Path, raw: bytes) -> None:
     table = pyarrow.parquet.read_table(source, columns=["subject", "split", "rows"])
     people = zip(*(column.to_pylist() for column in table.columns), strict=True)
     _append(context, "release_subjects", [(release, *row) for row in people], release)
+    if known:  # before the release is listed: without it, a time decides, which is less certain
+        append(context, [Event(release, KNOWN, None, known, datetime.now(UTC))], f"{release} {KNOWN}")
     row = (
         release,
         manifest["name"],
@@ -426,7 +433,8 @@ def _append(context: Context, table: str, rows: Sequence[tuple[Any, ...]], once:
 def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
     name, version, path, purpose, recipient, people, rows, manifest, digest, at = row
     listed = list(events)
-    texts = {what: [event.text or "" for event in listed if event.what == what] for what in (MODEL, REWRITTEN, LABELS)}
+    told = (MODEL, REWRITTEN, LABELS, KNOWN)
+    texts = {what: [event.text or "" for event in listed if event.what == what] for what in told}
     # an erasure has written it again since: the newest manifest counts, the digest is still that of the first
     raw = texts[REWRITTEN][-1] if texts[REWRITTEN] else manifest
     now = json.loads(raw) if texts[REWRITTEN] else {"subjects": people, "rows": rows}
@@ -449,6 +457,7 @@ def _entry(root: Path, row: tuple[Any, ...], events: Iterable[Event]) -> Entry:
         {str(event.subject): event.text or "" for event in listed if event.what == ERASED},
         any(event.what == DELETED for event in listed),
         texts[LABELS][-1] if texts[LABELS] else "",
+        texts[KNOWN][-1] if texts[KNOWN] else "",
     )
 
 

@@ -19,6 +19,7 @@ from stedi.context import Context
 from stedi.datasets import registry, subjects
 from stedi.datasets.registry import Entry
 from stedi.engines.duckdb import DuckDB
+from stedi.engines.literals import literal
 from stedi.privacy import consent, tombstones
 from stedi.privacy.pseudonyms import Key, normalise
 
@@ -213,14 +214,16 @@ def _later(
     # a file counts as landed when its last record was, from quarantine: better too many are named than too few
     engine.materialize(
         "records_of_several",
-        "select c.*, coalesce(l.landed, 0) as landed from customers_landing as c left join (select sha256, "
-        "max(epoch_ms(landed_at)) as landed from landed_files where accepted > 0 group by sha256) as l "
-        "on c._file = l.sha256 where c.email in (select email from several)",
+        "select c.*, coalesce(l.batch, '') as batch, coalesce(l.landed, 0) as landed from customers_landing as c "
+        "left join (select sha256, max(batch) as batch, max(epoch_ms(landed_at)) as landed from landed_files "
+        "where accepted > 0 group by sha256) as l on c._file = l.sha256 where c.email in (select email from several)",
     )
     for entry in wanted:
-        made, as_of = (_ms(str(entry.manifest[name])) for name in ("created", "consent_as_of"))
-        # what was delivered later, whatever its dates, the release has not been made from
-        then, current = _since(engine, entry.purpose, as_of, f"landed <= {made}"), _since(engine, entry.purpose, now)
+        as_of = _ms(str(entry.manifest["consent_as_of"]))
+        # what has landed later, whatever its dates, the release has not been made from. No time tells that: a landing
+        # may begin before the build and end after the release, or end while the build runs
+        known = f"batch <= {literal(entry.known)}" if entry.known else f"landed <= {as_of}"
+        then, current = _since(engine, entry.purpose, as_of, known), _since(engine, entry.purpose, now)
         moved = {who: at for who, at in current.items() if at > then.get(who, 0)}
         if moved:
             yield entry, _marked(key, moved, moved)
