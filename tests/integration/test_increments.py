@@ -24,7 +24,7 @@ from stedi.errors import AuditFailed, DamagedFile
 from stedi.lake import Lake
 from stedi.storage.config import Config
 from stedi.transform import checks
-from stedi.transform.incremental import IncrementalBuild
+from stedi.transform.incremental import MOMENTS, IncrementalBuild
 
 NOW = 1_000
 PEOPLE = ("ana", "bo", "cy")
@@ -388,6 +388,35 @@ def test_a_withdrawal_writes_no_file_of_new_rows(
     monkeypatch.setattr(DuckDB, "write", watched)
     build(lake, NOW)
     assert not [sql for sql in written if "__insert" in sql]
+
+
+def test_a_withdrawal_asks_for_no_reading_of_any_time_and_computes_none(
+    lake: Lake, land: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, within, materialize = list[str](), DuckDB.within, DuckDB.materialize
+
+    def watched_within(self: DuckDB, relation: str, column: str, low: int, high: int) -> str:
+        asked.append(relation)
+        return within(self, relation, column, low, high)
+
+    def watched_materialize(self: DuckDB, view: str, sql: str) -> None:
+        asked.append(view)
+        return materialize(self, view, sql)
+
+    bo_withdraws(land)
+    monkeypatch.setattr(DuckDB, "within", watched_within)
+    monkeypatch.setattr(DuckDB, "materialize", watched_materialize)
+    assert {action for action, *_ in steps(build(lake, NOW)).values()} == {"by-customer"}
+    # of customers rows are computed: theirs may have changed
+    assert {name for name in asked if name.endswith("__fresh")} == {
+        "customers_trusted__fresh",
+        "customers_curated__fresh",
+    }
+    assert not [
+        name for name in asked if name.partition("__")[0] in MOMENTS and not name.endswith(("__affected", "__places"))
+    ]
+    monkeypatch.undo()
+    right(lake)
 
 
 @pytest.mark.parametrize(("change", "some"), [(bo_withdraws, False), (bo_shares_a_reading, True)])

@@ -313,8 +313,13 @@ class IncrementalBuild:
         """
         engine, session, records = self._engine, self._session, "customers_landing__claiming"
         engine.materialize(name, f"select distinct serialNumber from ({serials}) where serialNumber is not null")
-        among = f"where serialNumber in (select serialNumber from {name})"
-        engine.materialize(records, f"select email, serialNumber from customers_landing {among}")
+        # the records as they were and those landed since: one scan for both states
+        parts = (
+            f"select email, serialNumber, {old} as old from customers_landing__{state} "
+            f"where serialNumber in (select serialNumber from {name})"
+            for state, old in (("old", "true"), ("added", "false"))
+        )
+        engine.materialize(records, " union all ".join(parts))
         if self._recognised_since is None:
             session.materialize("people__claiming", session.over("people", customers_landing=records))
         else:
@@ -323,7 +328,7 @@ class IncrementalBuild:
         views = {"people": "people__claiming", "erased_claims": "erased_claims__claiming"}
         engine.materialize("claims__now", session.over("claims", customers_landing=records, **views))
         if self._any("customers_landing__added"):
-            engine.materialize(f"{records}__old", f"select email, serialNumber from customers_landing__old {among}")
+            engine.view(f"{records}__old", f"select email, serialNumber from {records} where old")
             engine.materialize("claims__old", session.over("claims", customers_landing=f"{records}__old", **views))
         else:
             engine.view("claims__old", "select * from claims__now")
@@ -368,13 +373,16 @@ class IncrementalBuild:
 
     def _turned(self, customers: str, relation: str) -> None:
         """Finds customers whose readings a changed customers table adds, removes, or (rule 4) cuts at another time."""
+        if not self._any(f"{customers}__added"):
+            # whoever lost the only row that a customers table has of them is in it no more
+            return self._engine.materialize(relation, f"select customer_id from {customers}__gone")
         changed = f"(select customer_id from {customers}__added union select customer_id from {customers}__gone)"
         since = "shareWithResearchAsOfDate" if self._session.parameters["readings"] != "all" else "true"
         was, now = (
             f"(select customer_id, {since} as since from {state} where customer_id in {changed})"
             for state in (f"{customers}__old", customers)
         )
-        self._engine.materialize(
+        return self._engine.materialize(
             relation,
             "select coalesce(was.customer_id, n.customer_id) as customer_id "
             f"from {was} as was full outer join {now} as n on was.customer_id = n.customer_id "
@@ -393,14 +401,15 @@ class IncrementalBuild:
             old: Whether as of the watermark.
         """
         engine, state = self._engine, "__old" if old else ""
+        if span == _NEVER:
+            return engine.view(f"shared_readings__{suffix}", _NO_SHARED)
         claims = "claims__old" if old else "claims__now"
         steps, motions = f"step_trainer_landing__shared_{suffix}", f"accelerometer_landing__shared_{suffix}"
         # stored first: in most builds there are none, and then no motion is read
         read = self._within(f"step_trainer_landing{state}", "sensorReadingTime", span)
         engine.materialize(steps, f"{read} and {where}")
         if not self._any(steps):
-            engine.view(f"shared_readings__{suffix}", _NO_SHARED)
-            return
+            return engine.view(f"shared_readings__{suffix}", _NO_SHARED)
         near = self._within(f"accelerometer_landing{state}", "timestamp", self._span(steps, "sensorReadingTime"))
         (engine.view if span == _EVER else engine.materialize)(
             motions,
@@ -416,7 +425,7 @@ class IncrementalBuild:
             engine.view(under[view], self._session.over(view, **under, **relations))
         sharing = f"select * from people__claiming where person in (select person from {under['shared_claims']})"
         engine.view("people__sharing", sharing)
-        engine.materialize(
+        return engine.materialize(
             f"shared_readings__{suffix}", self._session.over("shared_readings", **under, people="people__sharing")
         )
 
@@ -450,10 +459,14 @@ class IncrementalBuild:
         """
         engine, moment = self._engine, MOMENTS[table]
         names = ", ".join(quoted(column.name) for column in COLUMNS[table])
-        nobody = not self._any(f"{table}__affected")
         [(read,)] = engine.rows(f"select count(*) from ({moments})")
+        if not read:
+            # as when customers only left: to compute rows of no reading would ask after every file of the table
+            engine.view(f"{table}__insert", f"select {names} from {table} where false")
+            return False
+        nobody = not self._any(f"{table}__affected")
         near = self._within(table, moment, self._span(f"({moments})", "moment"))
-        if nobody and 0 < read <= _STREAMED and not self._any(f"({near})"):
+        if nobody and read <= _STREAMED and not self._any(f"({near})"):
             # nothing is known of their time yet, as when readings arrive in its order: rows are written as computed
             engine.view(f"{table}__insert", f"select {names} from ({fresh})")
             return True
@@ -483,6 +496,6 @@ class IncrementalBuild:
 
     def _within(self, relation: str, column: str, span: _Span) -> str:
         """Returns the SELECT of a relation's rows of a span, so that files outside it are not read."""
-        if span == _EVER:
-            return f"select * from {relation} where true"
+        if span in (_EVER, _NEVER):
+            return f"select * from {relation} where {'true' if span == _EVER else 'false'}"
         return self._engine.within(relation, column, *span)
