@@ -89,8 +89,12 @@ class DamagedCatalog(LakeError):
     """The catalog's file is missing or is not a SQLite catalog."""
 
 
+FORBIDDEN = "one that this user may not read"
+"""What `DamagedFile` has found where a file may be whole: no repair helps, and none may replace the file."""
+
+
 class DamagedFile(LakeError):
-    """A file of a table is missing, truncated or changed.
+    """A file of a table is missing, truncated or changed, or this user may not read it.
 
     Args:
         table: The table.
@@ -100,7 +104,8 @@ class DamagedFile(LakeError):
     """
 
     def __init__(self, table: str, file: str, expected: str, found: str) -> None:
-        super().__init__(f"table {table}: {file}: expected {expected}, found {found}; run `stedi repair`")
+        advice = "give this user the right to read it" if found == FORBIDDEN else "run `stedi repair`"
+        super().__init__(f"table {table}: {file}: expected {expected}, found {found}; {advice}")
         self.expected = expected
         self.found = found
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 
 from deliveries import customer, deliver, motion, step
 from lakes import LANDING, conserved, contents, records
-from stedi.catalog import snapshots
+from stedi.catalog import Catalog, checksums, snapshots
 from stedi.errors import DamagedFile, LakeError
 from stedi.lake import Lake
+from stedi.storage import durable
 
 BELOW = "A table below landing is damaged"
 CATALOG = "The catalog is damaged, missing, or older than its tables"
@@ -159,6 +161,59 @@ def test_tables_below_landing_that_are_damaged_are_made_anew(world: World) -> No
     world.follow(BELOW)
     world.right()
     assert not world.lake.build().run
+
+
+@pytest.mark.parametrize("when", ["its files are removed", "it is made"])
+def test_a_repair_that_died_while_it_made_a_table_anew_is_run_again(
+    world: World, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.truncate(world.metadata("customers_trusted"), 100)
+
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*(durable, "remove_tree", die) if when == "its files are removed" else (Catalog, "create", die))
+        with pytest.raises(KeyboardInterrupt):
+            world.lake.repair()
+    lake = Lake.open(world.lake.root)
+    with pytest.raises(LakeError, match=r"^table customers_trusted: .*run `stedi repair`$"):
+        lake.build()
+    assert any("run `stedi repair`" in late for late in lake.status().late)
+    lake.repair()
+    world.lake = Lake.open(lake.root)
+    world.right()
+    assert not world.lake.build().run
+
+
+@pytest.mark.parametrize("what", ["metadata", "data"])
+def test_what_this_user_may_not_read_is_not_repaired(world: World, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = (world.metadata if what == "metadata" else world.data)("customers_trusted")
+    before = {path: path.read_bytes() for path in (world.lake.root / "trusted").rglob("*") if path.is_file()}
+    # root may read everything, so the system's answers are made up
+    access, stat, content, digest = os.access, os.stat, durable.content, checksums.digest
+
+    def answer(real: Callable[..., Any], path: Any, *rest: Any, **named: Any) -> Any:
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: os.fspath(path) != str(closed) and access(path, mode))
+        patch.setattr(os, "stat", partial(answer, stat))
+        patch.setattr(durable, "content", partial(answer, content))
+        patch.setattr(checksums, "digest", partial(answer, digest))
+        with pytest.raises(
+            LakeError, match=r"customers_trusted/.*give this user the right to read it; nothing was changed$"
+        ):
+            world.lake.repair()
+        if what == "metadata":
+            with pytest.raises(
+                DamagedFile, match=r"one that this user may not read; give this user the right to read it$"
+            ):
+                world.lake.tables()
+    assert {path: path.read_bytes() for path in before} == before
+    world.right()
 
 
 @pytest.mark.parametrize("how", ["yesterday", "garbage", "gone"])

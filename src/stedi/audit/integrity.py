@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stedi._frozen import dataclass
 from stedi.catalog import Catalog, TableState, checksums, snapshots
-from stedi.catalog.manifests import sizes
+from stedi.catalog.manifests import missing, sizes
 from stedi.catalog.pins import is_of_others, is_ours_but_for_pins
 from stedi.context import Context, access
 from stedi.context.progress import Progress, silent
@@ -200,7 +200,7 @@ class _Table:
             found = known[path]
             if expected is not None and found != expected:
                 yield Violation(
-                    self._shown(path), f"{expected} bytes", "no file" if found is None else f"{found} bytes"
+                    self._shown(path), f"{expected} bytes", missing(path) if found is None else f"{found} bytes"
                 )
 
     def _checksums(self, workers: Workers) -> Iterator[Violation]:
@@ -219,7 +219,8 @@ class _Table:
                     continue
                 yield Violation(self._shown(path), f"a line in {checksums.NAME}", UNRECORDED)
             elif found != expected:
-                yield Violation(self._shown(path), f"SHA-256 {expected}", f"SHA-256 {found}" if found else "no file")
+                what = f"SHA-256 {found}" if found else missing(path)
+                yield Violation(self._shown(path), f"SHA-256 {expected}", what)
 
     def _refused(self, location: str, error: LakeError) -> Violation:
         """Returns a reader's error about a file as a violation."""

@@ -24,7 +24,7 @@ from stedi.catalog.snapshots import (
     uri,
     with_delete_files,
 )
-from stedi.errors import DamagedFile
+from stedi.errors import FORBIDDEN, DamagedFile
 from stedi.schema.tables import ALL_COLUMNS, DataFile
 from stedi.storage import s3
 
@@ -91,7 +91,20 @@ def size(path: str) -> int | None:
 
 def _unlike(table: str, file: DataFile, found: int | None) -> DamagedFile:
     name = "/".join(Path(file.path).parts[-3:])
-    return DamagedFile(table, name, f"{file.bytes} bytes", "no file" if found is None else f"{found} bytes")
+    return DamagedFile(table, name, f"{file.bytes} bytes", missing(file.path) if found is None else f"{found} bytes")
+
+
+def missing(path: str) -> str:
+    """Returns what is found where a file cannot be read: none, or one that this user may not read."""
+    if s3.is_remote(path):
+        return "no file"
+    try:
+        os.stat(path)
+    except PermissionError:
+        return FORBIDDEN
+    except OSError:
+        return "no file"
+    return "no file" if os.access(path, os.R_OK) else FORBIDDEN
 
 
 def holding(table: str, snapshot: Snapshot) -> list[dict[str, Any]]:

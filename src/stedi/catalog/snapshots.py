@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from stedi._frozen import dataclass, replace
 from stedi.catalog import checksums
 from stedi.catalog.sqlite import guard
-from stedi.errors import DamagedCatalog, DamagedFile, LakeError
-from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, NAMESPACE, Column, DataFile
+from stedi.errors import FORBIDDEN, DamagedCatalog, DamagedFile, LakeError
+from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, NAMESPACE, ZONES, Column, DataFile
 from stedi.storage import copies, s3
 
 T = TypeVar("T")
@@ -158,12 +158,15 @@ def read_catalog(catalog: Path, names: Collection[str] = tuple(ALL_ZONES)) -> di
         names: Which tables.
 
     Raises:
-        LakeError: The catalog or a metadata file cannot be read, or the catalog is older than its tables.
+        LakeError: The catalog or a metadata file cannot be read, or the catalog is older than its tables or lacks one.
     """
     # read before the catalog, which must know everything that was published by then
     wanted = {name: zone for name, zone in ALL_ZONES.items() if name in names}
     published = {name: checksums.published(catalog.parent / zone / name) for name, zone in wanted.items()}
     rows = here(catalog.parent, {name: at for name, at in listed(catalog).items() if name in wanted})
+    lost = next((name for name in wanted if name in ZONES and name not in rows), None)
+    if lost is not None:  # as of a repair that was killed
+        raise DamagedFile(lost, "catalog.db", "an entry of this table", "none")
     for name, location in rows.items():
         newest = published.get(name)
         if behind(location, newest):
@@ -305,7 +308,7 @@ def _what(error: BaseException) -> str:
     """Returns what was found instead of a file, in words."""
     words: dict[type[BaseException], str] = {
         FileNotFoundError: "no file",
-        PermissionError: "one that this user may not read",
+        PermissionError: FORBIDDEN,
     }
     return words.get(type(error), "something else")
 

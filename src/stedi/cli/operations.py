@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stedi.cli import render, reports, terminal
 from stedi.cli.pipeline import open_lake, wants_json, where
 from stedi.cli.render import many
-from stedi.errors import AuditFailed, UsageError
+from stedi.errors import FORBIDDEN, AuditFailed, UsageError
 
 if TYPE_CHECKING:
     from stedi.audit.integrity import Check
@@ -93,7 +93,9 @@ def _show_audit(checks: tuple[Check, ...], proof: Proof | None) -> None:
         if check.rows:
             terminal.line(f"{check.name}: {check.table}: expected no violations, found {check.rows:,}")
     if proof is None:
-        terminal.line("the rules of consent were not proved because files are damaged: run `stedi repair`")
+        closed = any(found.found == FORBIDDEN for check in checks for found in check.found)
+        why = "this user may not read all files" if closed else "files are damaged: run `stedi repair`"
+        terminal.line(f"the rules of consent were not proved because {why}")
     elif proof.due:
         terminal.line(f"a build is due; these tables are judged by their recorded inputs: {', '.join(proof.due)}")
     if proof and proof.unseen:

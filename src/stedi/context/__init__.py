@@ -11,7 +11,7 @@ lake, `runs` the history of commands, `access` the access log.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
@@ -277,11 +277,12 @@ class Context:
         """
         return durable.commands(self.root, commands, lambda what: progress(what, None), wait=wait, advice=advice)
 
-    def note_seen(self, *, set_back: bool = False) -> None:
+    def note_seen(self, *, set_back: bool = False, without: Collection[str] = ()) -> None:
         """Records the lake's state outside the lake, and copies new entries of its journal.
 
         Args:
             set_back: Whether the lake was rolled back on purpose: then the record follows it.
+            without: Tables whose state is not recorded.
         """
         from stedi.context import access, seen
         from stedi.privacy import journal
@@ -290,7 +291,7 @@ class Context:
         try:
             key = self.key()
             before = None if set_back else seen.read(folder, self.config.lake_id, key)
-            found = seen.now(self.catalog, self.root, key)
+            found = seen.now(self.catalog, self.root, key, without)
             if before is not None and not access.goes_on_from(self.root, before.access):
                 found = replace(found, access=before.access)  # an incomplete state stays detectable
             if before is not None and found.receipts < before.receipts:
@@ -320,19 +321,29 @@ class Context:
             self._accept_rollback()
         self.note_seen()
 
+    def forget(self, tables: Collection[str]) -> None:
+        """Takes tables that are about to be made anew out of the record; the caller holds the lock of landings.
+
+        Killed before `accept`, the lake would otherwise be refused as rolled back, by the next repair, too.
+        """
+        self._record_reset(tables)
+        self.note_seen(set_back=True, without=tables)
+
     def _accept_rollback(self) -> None:
-        """Records the deliberate rollback in the journal, for machines with a later record."""
+        with self.locked("land"):
+            self._record_reset()
+        self.note_seen(set_back=True)
+
+    def _record_reset(self, without: Collection[str] = ()) -> None:
+        """Records in the journal that the lake is older on purpose, for machines with a later record."""
         from stedi.context import seen
         from stedi.privacy import journal
 
-        key, folder = self.key(), self.outside()
-        with self.locked("land"):
-            seen_before = seen.read(folder, self.config.lake_id, key)
-            beyond = seen_before.number if seen_before else 0
-            found = seen.now(self.catalog, self.root, key)
-            content = seen.to_json(found)
-            journal.append(self.root, key, self.config.lake_id, "reset", run_id(), content, beyond=beyond)
-        self.note_seen(set_back=True)
+        key = self.key()
+        before = seen.read(self.outside(), self.config.lake_id, key)
+        content = seen.to_json(seen.now(self.catalog, self.root, key, without))
+        beyond = before.number if before else 0
+        journal.append(self.root, key, self.config.lake_id, "reset", run_id(), content, beyond=beyond)
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,12 @@ def place(lake_id: str, path: str, key_place: str | None, environment: Mapping[s
     return base / f"{lake_id}.{journal.FOLDER}"
 
 
-def now(catalog: Catalog, root: Path, key: Key) -> Seen:
-    """Returns how far a lake is."""
+def now(catalog: Catalog, root: Path, key: Key, without: Collection[str] = ()) -> Seen:
+    """Returns how far a lake is, but for some tables."""
     tables = {}
     for name, location in catalog.listed().items():
         version = _VERSION.search(location)
-        if version:
+        if version and name not in without:
             tables[name] = (int(version[1]), location.rpartition("/")[2])
     return Seen(tables, *journal.head(root), _barred(root, key), access.head(root), len(receipts.names(root)))
 

@@ -15,7 +15,7 @@ from stedi.audit.integrity import UNRECORDED, Check, check_files
 from stedi.catalog import Catalog, Snapshot, checksums, snapshots
 from stedi.context import Context
 from stedi.context.progress import Progress
-from stedi.errors import LakeError
+from stedi.errors import FORBIDDEN, LakeError
 from stedi.schema.tables import ALL_ZONES
 
 if TYPE_CHECKING:
@@ -55,13 +55,21 @@ def repair(context: Context, *, progress: Progress, restored: Callable[[], None]
         restored: Called when the catalog is right, before anything else is changed; what it raises ends the repair.
 
     Raises:
-        LakeError: A landing table is damaged; no table was changed.
+        LakeError: A landing table is damaged, or this user may not read a file; no table was changed.
     """
     catalog = context.catalog
     # the catalog first: whether a file is damaged or unused depends on which metadata are current
     entries = catalog.restore()
     restored()
-    broken = _broken(check_files(catalog, files=True, threads=context.config.threads, progress=progress))
+    checks = check_files(catalog, files=True, threads=context.config.threads, progress=progress)
+    closed = [violation.file for check in checks for violation in check.found if violation.found == FORBIDDEN]
+    if closed:
+        raise LakeError(
+            f"{context.root / closed[0]}: expected a file that this user may read, found {FORBIDDEN}"
+            f"{f', as {len(closed) - 1:,} more' if closed[1:] else ''}: it may be whole; give this user the right to "
+            "read it; nothing was changed"
+        )
+    broken = _broken(checks)
     found = {name: _Damage(catalog, name, files) for name, files in broken.items()}
     lost = [name for name, damage in found.items() if damage.is_current and ALL_ZONES[name] in _UNIQUE]
     if lost:
@@ -79,6 +87,7 @@ def repair(context: Context, *, progress: Progress, restored: Callable[[], None]
     # what whole tags name has been kept above; only tables without any are made anew
     nothing = [name for name in renewed if not found[name].whole]
     if nothing:
+        context.forget(nothing)  # their versions count anew: killed from here on, this can be run again
         catalog.renew(nothing)
     forgotten = {name: len(damage.spoilt) for name, damage in found.items() if not damage.is_current}
     return Repair(entries, forgotten, renewed, tuple(sorted({pin for damage in found.values() for pin in damage.pins})))
