@@ -104,6 +104,12 @@ def of(raw: bytes) -> tuple[str, ...]:
     return addresses.taken(addresses.lines_of(raw, "list"))
 
 
+def test_a_line_of_csv_that_a_shell_cut_out_names_the_customer() -> None:
+    assert addresses.taken(addresses.of_call([f"{ANN}\r"])) == addresses.taken(addresses.of_call([ANN]))
+    with pytest.raises(UsageError, match=r"^argument 1: .*control character"):
+        addresses.taken(addresses.of_call([f"\r{ANN}"]))
+
+
 @pytest.mark.parametrize("end", LINE_ENDS, ids=ascii)
 @pytest.mark.parametrize("encoding", MARKS)
 def test_a_list_in_any_unicode_with_any_line_ends_names_everybody(encoding: str, end: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -82,6 +83,18 @@ def test_a_withdrawal_by_command_and_an_erasure_are_counted(lake: Lake) -> None:
     [*_, last] = lake.consent("day").periods
     assert (last.known, last.consenting, last.withdrew, last.erased) == (3, 1, 1, 1), "Di's future has come"
     assert lake.build().consenting == 1
+
+
+def test_an_erasure_that_is_repeated_or_replayed_counts_nobody_twice(lake: Lake, tmp_path: Path) -> None:
+    shutil.copytree(lake.root, tmp_path / "backup")
+    lake.erase("cy@x.example")
+    lake.erase("cy@x.example", "ana@x.example")
+    assert sum(period.erased for period in lake.consent("day").periods) == 2
+    shutil.rmtree(lake.root)
+    shutil.copytree(tmp_path / "backup", lake.root)
+    lake = Lake.open(lake.root)
+    lake.replay(lake.context.outside())
+    assert sum(period.erased for period in lake.consent("day").periods) == 2
 
 
 def test_of_an_empty_lake_there_is_no_period(slate: Slate) -> None:

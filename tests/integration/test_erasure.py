@@ -604,6 +604,7 @@ def test_what_an_erasure_does_not_reach_is_named_on_screen_and_explained_in_the_
     assert run(lake, "erase", ANA, "--yes") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "not reached: backups, results, exports and releases that have left the lake" in lines
+    assert "delivered files were not searched: name their folders with --inbox" in lines
     page = (REPOSITORY / "docs" / "privacy.md").read_text("utf-8")
     for kinds in ({"lake": False, "inbox": False}, {"lake": False, "inbox": True}, {"lake": True, "inbox": True}):
         assert all(f"| `{word}` | " in page for word in receipts.not_reached(**kinds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -159,6 +160,60 @@ def test_a_release_is_stale_as_soon_as_somebody_of_it_may_no_longer_be_used(
     assert (found["release"], found["stale"]) == ("steps@1", [theirs])
     lake.create_dataset("steps")
     assert [release.release for release in lake.datasets(stale=True)] == ["steps@1"]
+
+
+def test_status_says_what_ends_a_stale_release_and_is_well_after_it(
+    lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.create_dataset("steps")
+    lake.withdraw(PEOPLE[3])
+    lake.build()
+    [told] = document(lake, capsys, "status", code=3)["late"]
+    commands = re.findall("`stedi ([^`]+)`", told)
+    assert commands == ["dataset refresh steps", "dataset recall steps@1", "dataset delete steps@1"]
+    for command in commands:
+        assert run(lake, *command.split()) == 0
+    assert document(lake, capsys, "status")["late"] == []
+
+
+def test_the_options_of_two_releases_are_compared_as_the_command_line_takes_them(
+    lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.create_dataset("steps")
+    near: dict[str, Any] = {"match": "nearest", "tolerance": "20ms", "window": "1.5s", "resample": "12.5Hz", "split": "60/20/20"}
+    lake.create_dataset("steps", **near, pad=True)
+    capsys.readouterr()
+    assert run(lake, "dataset", "diff", "steps@1", "steps@2") == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("--") and " " in line]
+    assert {name: values for name, *values in shown[1:]} == {
+        "--match": ["exact", "nearest"],
+        "--pad": ["no", "yes"],
+        "--resample": ["none", "12.5Hz"],
+        "--split": ["80/10/10", "60/20/20"],
+        "--stride": ["none", "1.5s"],
+        "--tolerance": ["0ms", "20ms"],
+        "--window": ["none", "1.5s"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["create", "x", "--window", "0s"], "--window: expected more than 0 ms, found 0"),
+        (["create", "x", "--window", "2s", "--max-gap", "0s"], "--max-gap: expected more than 0 ms, found 0"),
+        (["create", "x", "--labels", "none.csv"], "--labels: none.csv: cannot be read: No such file or directory"),
+        (["create", "x", "--for", "a\tb"], "--for: expected 500 printable characters at most, on one line"),
+        (["note", "steps@1", "--model", "a@x.example"], "--model: expected no email address, found what may be one"),
+    ],
+)
+def test_a_refused_value_is_named_by_its_option(
+    lake: Lake, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words[0] == "note":
+        lake.create_dataset("steps")
+    capsys.readouterr()
+    assert run(lake, "dataset", *words) == 2
+    assert capsys.readouterr().err.startswith(f"stedi: {told}")
 
 
 def test_who_agrees_again_makes_nothing_stale(lake: Lake, inbox: Path) -> None:

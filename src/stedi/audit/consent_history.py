@@ -39,7 +39,7 @@ class Period:
         joined: The number of consents given in it.
         rejoined: The number of those consents that came from a customer who had withdrawn before.
         withdrew: The number of withdrawals in it.
-        erased: Known customers who were erased in it; no other count still includes them.
+        erased: Known customers who were erased in it for the first time; no other count still includes them.
     """
 
     start: date
@@ -153,14 +153,20 @@ select what, date_trunc('{by}', make_timestamp(moment * 1000))::date as start, c
 
 
 def _erasures(root: Path, now: int) -> Iterable[tuple[datetime, int]]:
-    """Yields the end of each erasure, and the number of known people that it erased."""
+    """Yields the end of each erasure, and the number of known people that it erased and no erasure before it."""
+    found = []
     for receipt in receipts.listed(root):
         try:
-            at, count = datetime.fromisoformat(receipt["ended"]).astimezone(UTC), int(receipt["known"])
+            at = datetime.fromisoformat(receipt["ended"]).astimezone(UTC)
+            found.append((at, {*map(str, receipt["people"])}.difference(receipt.get("unknown", ()))))
         except (KeyError, TypeError, ValueError):  # not a receipt: the audit reports it
             continue
+    counted = set[str]()
+    for at, marks in sorted(found, key=lambda each: each[0]):
+        # a request that was repeated, and a journal that was replayed, name the same people again
         if at.timestamp() * 1000 <= now:
-            yield at, count
+            yield at, len(marks - counted)
+            counted |= marks
 
 
 def _periods(counts: Mapping[date, Mapping[str, int]], by: By, today: date) -> Iterable[Period]:

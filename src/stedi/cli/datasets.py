@@ -177,11 +177,27 @@ def diff(options: argparse.Namespace) -> int:
         ("only in this release", found.only_one, found.only_other),
         ("rows", *found.rows),
         *((f"rows of {name}", *rows) for name, rows in found.splits.items()),
-        *((f"option {name.replace('_', '-')}", str(one), str(other)) for name, (one, other) in found.options.items()),
+        *(
+            (f"--{name.replace('_', '-')}", *(_value(name, each) for each in both))
+            for name, both in found.options.items()
+        ),
     ]
     terminal.table(("", found.one, found.other), rows)
     terminal.line(f"\n{found.both:,} people are in both, {found.moved:,} of them in different splits")
     return 0
+
+
+def _value(name: str, value: Any) -> str:
+    """Returns an option's value in the form in which the command line takes it."""
+    if value is None or value == "":
+        return "none"
+    if name in ("tolerance", "window", "stride", "max_gap"):
+        return f"{value / 1000:g}s" if value >= 1000 else f"{value}ms"
+    if name == "resample":
+        return f"{value:g}Hz"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "/".join(f"{share:g}" for share in value) if name == "split" else str(value)
 
 
 def recall(options: argparse.Namespace) -> int:

@@ -195,6 +195,8 @@ def _show(receipt: Mapping[str, Any]) -> None:
         terminal.line(f"delivered: {many(delivered['records'], 'record')} gone from {many(delivered['files'], 'file')}")
         for name in delivered["left"]:
             terminal.say(f"{name}: left as it is: {delivered.get('why', {}).get(name, 'look at it')}")
+    else:
+        terminal.line("delivered files were not searched: name their folders with --inbox")
     files = sum(scanned["files"].values())
     for name in removed.get("quarantined_whole", ()):
         terminal.say(

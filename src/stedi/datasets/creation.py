@@ -177,16 +177,18 @@ def next_options(context: Context, last: registry.Entry, labels_: str | os.PathL
     if about is None:
         if labels_ is not None:
             raise UsageError(
-                f"labels: expected no file, since {last.release} was made without labels, found one; create a "
-                "version with labels first"
+                f"expected no file, since {last.release} was made without labels, found one; create a "
+                "version with labels first",
+                argument="labels",
             )
         return options
     file = Path(labels_ if labels_ is not None else last.labels)
     if labels_ is None and not file.is_file():
         where = f" at {file}" if last.labels else ""
         raise UsageError(
-            f"labels: expected the file of labels of {last.release}{where}, found none; name it: --labels FILE "
-            f"(SHA-256 {about['sha256'][:16]}...)"
+            f"expected the file of labels of {last.release}{where}, found none; name it: --labels FILE "
+            f"(SHA-256 {about['sha256'][:16]}...)",
+            argument="labels",
         )
     # said, not refused: corrected labels are a reason to make the next version
     if labels.read(file).sha256 != about["sha256"]:

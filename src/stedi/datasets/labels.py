@@ -117,18 +117,18 @@ def read(path: str | Path) -> LabelFile:
     file = Path(path)
     name = printable_name(shown_name(path))
     if file.suffix.lower() not in _FORMATS:
-        raise UsageError(f"labels: {name}: expected a name that ends in {', '.join(_FORMATS)}")
+        raise _refused(f"{name}: expected a name that ends in {', '.join(_FORMATS)}")
     try:
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         rows = {".csv": _csv, ".parquet": _parquet}.get(file.suffix.lower(), _json)(file, name)
-        labels = tuple(_label(row, f"labels: {name}, row {number}") for number, row in rows)
+        labels = tuple(_label(row, f"{name}, row {number}") for number, row in rows)
     except OSError as error:
-        raise UsageError(f"labels: {name}: cannot be read: {error.strerror or type(error).__name__}") from None
+        raise _refused(f"{name}: cannot be read: {error.strerror or type(error).__name__}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"labels: {name}: expected UTF-8, found other bytes at byte {error.start}") from None
+        raise _refused(f"{name}: expected UTF-8, found other bytes at byte {error.start}") from None
     if not labels:
-        raise UsageError(f"labels: {name}: expected rows, found none")
+        raise _refused(f"{name}: expected rows, found none")
     return LabelFile(labels, digest)
 
 
@@ -321,12 +321,10 @@ def _csv(path: Path, name: str) -> Iterator[tuple[int, Row]]:
             for number, values in enumerate(reader, 1):
                 if values:
                     if len(values) != len(header):
-                        raise UsageError(
-                            f"labels: {name}, row {number}: expected {len(header)} values, found {len(values)}"
-                        )
+                        raise _refused(f"{name}, row {number}: expected {len(header)} values, found {len(values)}")
                     yield number, list(zip(header, values, strict=True))
         except csv.Error as error:
-            raise UsageError(f"labels: {name}, line {reader.line_num}: expected CSV: {error}") from None
+            raise _refused(f"{name}, line {reader.line_num}: expected CSV: {error}") from None
 
 
 def _parquet(path: Path, name: str) -> Iterator[tuple[int, Row]]:
@@ -344,7 +342,7 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Row]]:
                     number += 1
                     yield number, list(zip(names, values, strict=True))
     except pa.ArrowException:
-        raise UsageError(f"labels: {name}: expected a Parquet file, found something else or a damaged one") from None
+        raise _refused(f"{name}: expected a Parquet file, found something else or a damaged one") from None
 
 
 def _milliseconds(column: pa.Array) -> pa.Array:
@@ -367,7 +365,7 @@ def _json(path: Path, name: str) -> Iterator[tuple[int, Row]]:
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, tuple):
-                raise UsageError(f"labels: {name}, row {number}: expected one JSON object a line, found something else")
+                raise _refused(f"{name}, row {number}: expected one JSON object a line, found something else")
             yield number, row
 
 
@@ -375,6 +373,10 @@ def _known(column: str) -> str | None:
     """The name that a column has here, or None."""
     folded = column.strip().lower()
     return _PEOPLE.get(folded) or (folded if folded in ("start", "end", "instant", "label") else None)
+
+
+def _refused(what: str) -> UsageError:
+    return UsageError(what, argument="labels")
 
 
 def _label(row: Row, where: str) -> Label:
@@ -385,27 +387,27 @@ def _label(row: Row, where: str) -> Label:
         if name is None or value is None or (isinstance(value, str) and not value.strip()):
             continue
         if name in given:
-            raise UsageError(f"{where}: expected {name} once, found it twice")
+            raise _refused(f"{where}: expected {name} once, found it twice")
         given[name] = value
     named = [name for name in ("email", "customer_id", "serialNumber") if name in given]
     if len(named) != 1:
-        raise UsageError(
+        raise _refused(
             f"{where}: expected one of email, customer_id and serialNumber, found {' and '.join(named) or 'none'}"
         )
     [who] = named
     if not isinstance(given[who], str):
-        raise UsageError(f"{where}: {who}: expected text, found {type(given[who]).__name__}")
+        raise _refused(f"{where}: {who}: expected text, found {type(given[who]).__name__}")
     times = {name: _instant(given[name], f"{where}: {name}") for name in ("start", "end", "instant") if name in given}
     if set(times) not in ({"instant"}, {"start", "end"}):
-        raise UsageError(f"{where}: expected start and end, or an instant, found {' and '.join(times) or 'neither'}")
+        raise _refused(f"{where}: expected start and end, or an instant, found {' and '.join(times) or 'neither'}")
     if "end" in times and times["end"] <= times["start"]:
-        raise UsageError(f"{where}: expected the end after the start, found it at or before the start")
+        raise _refused(f"{where}: expected the end after the start, found it at or before the start")
     label = given.get("label")
     if not isinstance(label, str):
-        raise UsageError(f"{where}: label: expected text, found {'none' if label is None else type(label).__name__}")
+        raise _refused(f"{where}: label: expected text, found {'none' if label is None else type(label).__name__}")
     label = label.strip()
     if len(label) > LONGEST or not label.isprintable() or "@" in label:
-        raise UsageError(
+        raise _refused(
             f"{where}: label: expected up to {LONGEST} printable characters without '@', so that it is no address"
         )
     # an address is trimmed where it becomes a pseudonym (rule 1)
@@ -418,7 +420,7 @@ def _instant(value: object, where: str) -> int:
     expected = f"{where}: expected epoch milliseconds, or ISO 8601 with an offset from UTC"
     found: int
     if isinstance(value, bool):
-        raise UsageError(f"{expected}, found a boolean")
+        raise _refused(f"{expected}, found a boolean")
     if isinstance(value, int):
         found = value
     elif isinstance(value, str) and value.strip().lstrip("-").isascii() and value.strip().lstrip("-").isdigit():
@@ -428,12 +430,12 @@ def _instant(value: object, where: str) -> int:
         try:
             moment = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
         except ValueError:
-            raise UsageError(f"{expected}, found other text") from None
+            raise _refused(f"{expected}, found other text") from None
         if moment.tzinfo is None:
-            raise UsageError(f"{expected}, found a time without an offset")
+            raise _refused(f"{expected}, found a time without an offset")
         found = round(moment.timestamp() * 1000)
     else:
-        raise UsageError(f"{expected}, found {type(value).__name__}")
+        raise _refused(f"{expected}, found {type(value).__name__}")
     if not INSTANT_BEGIN <= found < INSTANT_END:
-        raise UsageError(f"{expected}, from the year 2000 on, found one out of range; are these seconds?")
+        raise _refused(f"{expected}, from the year 2000 on, found one out of range; are these seconds?")
     return found

@@ -111,8 +111,10 @@ class Options:
             if self.pad or any(getattr(self, name) != getattr(Options(), name) for name in beside):
                 what = "expected a window with it, found none; give a window, such as 10s"
                 raise UsageError(what, argument=beside[0])
-        elif self.window == 0 or self.stride == 0 or self.max_gap == 0:
-            raise UsageError("window, stride and max_gap: expected more than 0 ms")
+        else:
+            none = next((name for name in ("window", "stride", "max_gap") if getattr(self, name) == 0), None)
+            if none is not None:
+                raise UsageError("expected more than 0 ms, found 0", argument=none)
         if type(self.min_samples) is not int or not 1 <= self.min_samples <= 1_000_000:
             raise _refused("min_samples", "a whole number from 1 to 1,000,000", self.min_samples)
         if self.resample is not None and self.vectors == "list":
@@ -121,7 +123,7 @@ class Options:
         if self.stratify and not self.labels:
             raise UsageError("expected labels, found none; give a file of labels", argument="stratify")
         if len(self.recipient) > _LONGEST_TEXT or not self.recipient.isprintable():
-            raise UsageError(f"for: expected {_LONGEST_TEXT} printable characters at most, on one line")
+            raise UsageError(f"expected {_LONGEST_TEXT} printable characters at most, on one line", argument="for")
         tolerance = 20 if self.match != "exact" and "tolerance" not in given else self.tolerance
         stride = self.window if self.stride is None else self.stride
         return replace(self, tolerance=tolerance, stride=stride)

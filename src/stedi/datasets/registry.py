@@ -245,7 +245,7 @@ def note(context: Context, entry: Entry, model: str) -> None:
         UsageError: The text is empty, or contains an address, which no erasure would find here.
     """
     if not model.strip() or not model.isprintable() or len(model) > _LONGEST_NOTE:
-        raise UsageError(f"model: expected one line of up to {_LONGEST_NOTE} printable characters")
+        raise UsageError(f"expected one line of up to {_LONGEST_NOTE} printable characters", argument="model")
     refuse_address("model", model)
     append(context, [Event(entry.release, MODEL, None, model, datetime.now(UTC))])
 
@@ -254,14 +254,14 @@ def refuse_address(name: str, text: str) -> None:
     """Refuses a text for the registry that contains an address.
 
     Args:
-        name: What the text is.
+        name: The argument that the text is.
         text: The text.
 
     Raises:
         UsageError: It contains one.
     """
     if addresses.mentions(text):
-        raise UsageError(f"{name}: expected no email address, found what may be one; leave it out")
+        raise UsageError("expected no email address, found what may be one; leave it out", argument=name)
 
 
 def delete(context: Context, entry: Entry) -> None:

@@ -134,7 +134,12 @@ def status(context: Context, max_age: timedelta, now: datetime | None = None) ->
         late.append(f"what was landed {_ago(now - due.since)} waits for a build{whose}: run `stedi build`")
     if overdue:
         late.append(f"snapshots that should have expired: {overdue:,}: run `stedi maintain`")
-    late += [f"release {name} holds somebody who may no longer be used: run `stedi dataset refresh`" for name in stale]
+    late += [
+        f"release {name} holds somebody who may no longer be used: `stedi dataset refresh {name.partition('@')[0]}` "
+        f"makes the next version, `stedi dataset recall {name}` the file for holders of copies, and `stedi dataset "
+        f"delete {name}` ends this"
+        for name in stale
+    ]
     unfinished = tuple(_unfinished(context))
     late += unfinished
     disk = _disk(context.root, states)

@@ -152,7 +152,7 @@ def _of_call(words: Iterable[str], file: Path | None, stdin: BinaryIO | None) ->
         if word == "-":
             yield from lines_of(_stdin(stdin), "stdin")
         else:
-            yield f"argument {place}", word
+            yield f"argument {place}", word.rstrip("\r\n")  # a line of CSV that a shell cut out keeps its CR
     if file is not None and str(file) == "-":
         yield from lines_of(_stdin(stdin), "stdin")
     elif file is not None:
