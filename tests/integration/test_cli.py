@@ -567,10 +567,20 @@ def test_what_reads_much_shows_its_progress(
     [
         (("query", "select $a"), "use $NAME with --parameter NAME=VALUE"),
         (("quarantine", "--show", "xyz"), "`stedi quarantine --records` lists them"),
+        (
+            ("--lake", "", "tables"),
+            "--lake: expected a folder or s3://BUCKET/PREFIX, found nothing: is a variable unset?",
+        ),
+        (("watch", __file__), "expected a folder to watch, found something else; `stedi land` lands a single file"),
     ],
 )
 def test_a_refusal_says_what_would_be_taken(words: tuple[str, ...], step: str, run: Run, built: Path) -> None:
     failed(run("--lake", built, *words), 2, step)
+
+
+def test_a_value_for_a_parameter_that_the_statement_lacks_is_named(run: Run, built: Path) -> None:
+    told = "found a value for $b, but the statement has no such parameter"
+    failed(run("--lake", built, "query", "select $a", "--parameter", "a=1", "--parameter", "b=2"), 1, told)
 
 
 class TestResultsThatAreLost:

@@ -404,6 +404,14 @@ def test_a_lake_that_was_made_through_a_link_is_one_with_its_real_path(tmp_path:
     assert all(str(tmp_path / "real") in location for location in made.catalog.listed().values())
 
 
+def test_no_lake_is_made_within_another_one(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(lake.rglob("*"))
+    for inner in ("inner", "landing/inner", "a/b/c"):
+        assert main(["--lake", str(lake / inner), "init"]) == 2
+        assert f"expected a place outside of any lake, found one in the lake {lake}" in capsys.readouterr().err
+    assert sorted(lake.rglob("*")) == before
+
+
 def test_a_lake_whose_folder_became_a_link_to_it_goes_on(lake: Path, tmp_path: Path) -> None:
     lake.rename(tmp_path / "disk")
     lake.symlink_to(tmp_path / "disk")

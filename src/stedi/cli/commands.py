@@ -46,7 +46,10 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
-        "--lake", metavar="PATH", help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)"
+        "--lake",
+        metavar="PATH",
+        type=_lake,
+        help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)",
     )
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     common.add_argument(
@@ -532,6 +535,13 @@ def _path(text: str) -> Path:
 
 
 _URI = re.compile(r"(?!s3:)[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def _lake(text: str) -> str:
+    """Returns a lake's place; an empty text would be the default lake, and is a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder or s3://BUCKET/PREFIX, found nothing: is a variable unset?")
+    return text
 
 
 def _time(text: str) -> datetime:

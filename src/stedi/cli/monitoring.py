@@ -6,6 +6,7 @@ As in `pipeline`, each calls one function, prints what it returned, and returns 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import open_lake, open_or_create, wants_json, where
 from stedi.cli.render import many
-from stedi.errors import AuditFailed
+from stedi.errors import AuditFailed, UsageError
 
 if TYPE_CHECKING:
     from stedi.context.runs import Run
@@ -239,6 +240,10 @@ def watch(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         stop.set()
 
+    if os.path.exists(options.inbox) and not os.path.isdir(options.inbox):
+        raise UsageError(
+            f"{options.inbox}: expected a folder to watch, found something else; `stedi land` lands a single file"
+        )
     lake = open_or_create(options)
     # after the lake is open: until then, the first signal ends the command as it does any other
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -41,10 +41,10 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
     if root.exists() and not (root.is_dir() and all(_is_part_of_new_lake(entry.name) for entry in root.iterdir())):
         what = "a lake" if (root / "lake.toml").exists() else "something else"
         raise UsageError(f"{path}: expected an empty folder, found {what}; name another with --lake")
-    above = next((part for part in root.parents if s3.is_remote(root) and _is_lake(part)), None)
+    above = next((part for part in root.parents if _is_lake(part)), None)
     if above is not None:
-        # its erasures remove older versions of all objects below it
-        raise UsageError(f"{path}: expected a prefix outside of any lake, found one in the lake {above}; name another")
+        # erasures of that lake search every file below it, and in a bucket remove older versions of all objects there
+        raise UsageError(f"{path}: expected a place outside of any lake, found one in the lake {above}; name another")
     copies.unregister(root)
     durable.folder(root, 0o700)
     root.chmod(0o700)
@@ -62,11 +62,11 @@ def make(path: str | os.PathLike[str], readings: Readings, key_file: str | os.Pa
             partial.unlink()
 
 
-def _is_lake(prefix: Path) -> bool:
-    if not getattr(prefix, "bucket", ""):
+def _is_lake(place: Path) -> bool:
+    if s3.is_remote(place) and not getattr(place, "bucket", ""):
         return False
     try:
-        return (prefix / "lake.toml").is_file()
+        return (place / "lake.toml").is_file()
     except PermissionError:  # without read access there is no key of this user
         return False
 

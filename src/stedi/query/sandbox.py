@@ -79,6 +79,7 @@ def connect(job: dict[str, Any], reader: Reader | None = None) -> duckdb.DuckDBP
     return con
 
 
+_EXCESS = re.compile(r"identifiers of the excess parameters: ([^,\s]+)")
 _NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
 
 
@@ -96,6 +97,10 @@ def bind_failure(error: Exception, job: dict[str, Any]) -> str:
         near = difflib.get_close_matches(name.lower(), columns, n=1)
         meant = f": did you mean {columns[near[0]]}?" if near else "; `stedi describe TABLE` lists a table's columns"
         return printable(f"The query cannot run: no column {name}{f' in {tables}' if tables else ''}{meant}")
+    if excess := _EXCESS.search(str(error)):
+        return printable(
+            f"The query cannot run: found a value for ${excess[1]}, but the statement has no such parameter"
+        )
     words = re.split(r"\n\s*LINE \d+:|\n\s*Candidate functions:", str(error))[0]
     words = printable(re.sub(r"\s+", " ", words)).strip()
     return "The query cannot run: " + (words if len(words) <= 400 else words[:399] + "…")
