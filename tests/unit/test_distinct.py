@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -66,6 +67,45 @@ def test_every_reading_is_there_once_and_in_order(tmp_path: Path, seed: int, mon
     assert all(before[:2] <= after[:2] for before, after in pairwise(found))
     assert [file.rows for file in files] == [pq.read_metadata(file.path).num_rows for file in files]
     assert [path.name for path in tmp_path.iterdir()] == ["new"], "what lay beside has no name"
+
+
+def test_rows_are_divided_while_the_next_ones_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, overlapped, add = Event(), list[bool](), distinct._Buckets.add
+
+    def waiting(buckets: Any, batch: pa.RecordBatch) -> bool:
+        overlapped.append(asked.wait(20))
+        return add(buckets, batch)
+
+    def told() -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(batches([(1, at, "s", at % 3) for at in range(6)], 2)):
+            if number == 1:
+                asked.set()
+            yield batch
+
+    monkeypatch.setattr(distinct._Buckets, "add", waiting)
+    (tmp_path / "one").mkdir()
+    found = distinct.write(
+        TABLE, told(), pa.array(["", "c1"]), tmp_path / "new", tmp_path / "one", rows=6, file_rows=100, threads=2
+    )
+    assert overlapped == [True] * 3
+    assert found is not None
+    assert sum(file.rows for file in found) == 6
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_failure_to_keep_rows_reaches_the_caller(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+
+    def add(*_: object) -> bool:
+        calls.append(len(calls))
+        if calls[-1] == at:
+            raise OSError(28, "No space left on device")
+        return True
+
+    monkeypatch.setattr(distinct._Buckets, "add", add)
+    with pytest.raises(OSError, match="No space"):
+        written([(1, n, "s", 1) for n in range(3)], tmp_path, ["", "c1"], size=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("persons", [1, 40, 41, 64, 4_099, 2_000_000])

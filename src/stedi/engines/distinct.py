@@ -12,8 +12,8 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from ctypes import c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -123,7 +123,7 @@ def write(
 
     columns = ALL_COLUMNS[table]
     with _Buckets(columns, len(ids), max(1, min(_BUCKETS, rows // (2 * file_rows))), scratch) as buckets:
-        if not all(map(buckets.add, batches)) or buckets.largest > _MOST:
+        if not _divided(batches, buckets) or buckets.largest > _MOST:
             return None
         # only now: the engine, which writes the rows otherwise, makes the folder itself
         folder.mkdir(mode=0o700)
@@ -138,6 +138,18 @@ def write(
             # after a failure the other buckets are not begun
             pool.shutdown(cancel_futures=True)
             _native.release_memory()
+
+
+def _divided(batches: Iterable[pa.RecordBatch], buckets: _Buckets) -> bool:
+    """Adds rows, each batch while the next one is being read; returns False if one cannot be processed here."""
+    # a single thread: a bucket's rows are added by one at a time
+    with ThreadPoolExecutor(1) as pool:
+        added: Future[bool] | None = None
+        for batch in batches:
+            if added and not added.result():
+                return False
+            added = pool.submit(buckets.add, batch)
+        return added is None or added.result()
 
 
 def _write(columns: Sequence[Column], table: pa.Table, name: Path, file_rows: int) -> list[DataFile]:
