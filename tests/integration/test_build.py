@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from stedi.lake import Lake
 from stedi.schema import tables
 from stedi.schema.roles import Readings
 from stedi.schema.tables import Dag, Model
-from stedi.transform import checks
+from stedi.transform import checks, consent_check
 
 NOW = 1_000
 """The start of the builds here; the customers' instants lie before it."""
@@ -268,7 +269,7 @@ def test_a_sort_that_keeps_equal_rows_publishes_nothing(
 ) -> None:
     whole = distinct._Buckets.sorted
     monkeypatch.setattr(duckdb, "_MANY", 0)
-    monkeypatch.setattr(checks, "_LARGE", large)  # by the order of rows, and by a statement
+    monkeypatch.setattr(checks, "LARGE", large)  # by the order of rows, and by a statement
     monkeypatch.setattr(checks, "prove_consent", lambda *_, **__: None)
 
     def doubled(buckets: Any, *arguments: Any) -> Any:
@@ -277,6 +278,77 @@ def test_a_sort_that_keeps_equal_rows_publishes_nothing(
 
     monkeypatch.setattr(distinct._Buckets, "sorted", doubled)
     _stopped(landed, tables.graph(), AuditFailed, "accelerometer_readings_are_distinct")
+
+
+def _of_shared_devices(slate: Slate) -> Lake:
+    """A lake in which two customers claim a device; each moved when it measured once, and both did once."""
+    lake, inbox = slate.wiped(), slate.inbox()
+    names = ("ana", "bo")
+    deliver(inbox, "customer", [customer(f"{name}@x.example", consent=50, serialNumber="shared") for name in names])
+    moved = {"ana": (45, 100, 120), "bo": (60, 100)}
+    deliver(inbox, "accelerometer", [motion(f"{name}@x.example", at) for name in names for at in moved[name]])
+    deliver(inbox, "step_trainer", [step("shared", at) for at in (45, 60, 100, 120)])
+    lake.land(inbox)
+    build(lake, NOW)
+    return lake
+
+
+@pytest.mark.parametrize("failing", [(), ("claims",), ("shared_motions",), ("shared_readings",)])
+def test_what_a_second_thread_does_ahead_changes_no_row(
+    slate: Slate, failing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = _of_shared_devices(slate)
+    found, ahead, materialize = contents(lake), set[str](), DuckDB.materialize
+
+    def watched(engine: DuckDB, view: str, sql: str) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            ahead.add(view)
+            if view in failing:
+                raise LakeError("the engine needs more memory")
+        materialize(engine, view, sql)
+
+    monkeypatch.setattr(checks, "LARGE", 0)
+    monkeypatch.setattr(DuckDB, "materialize", watched)
+    made = build(lake, NOW, full=True)
+    assert contents(lake) == found
+    assert len(rows(lake, "step_trainer_trusted")) == 3
+    assert made.withheld == 1
+    assert ahead >= {"wearers__read", "proof__consents", "claims", *failing}
+    assert ("shared_readings" in ahead) == (failing in [(), ("shared_readings",)])
+
+
+def test_a_build_of_few_rows_begins_no_second_thread(built: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DuckDB, "beside", None)  # whoever calls it fails
+    assert build(built, NOW, full=True).run
+
+
+def test_an_account_of_consent_that_fails_ahead_publishes_nothing(
+    landed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LakeError("the engine cannot read a file")
+
+    monkeypatch.setattr(checks, "LARGE", 0)
+    monkeypatch.setattr(consent_check, "agree", fail)
+    _stopped(landed, tables.graph(), LakeError, "cannot read a file")
+
+
+@pytest.mark.parametrize("large", [0, 10**9])
+def test_the_engine_is_closed_whether_a_build_is_published_or_not(
+    landed: Lake, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, close = list[bool](), DuckDB.close
+
+    def watched(engine: DuckDB) -> None:
+        close(engine)
+        closed.append(True)
+
+    monkeypatch.setattr(checks, "LARGE", large)
+    monkeypatch.setattr(DuckDB, "close", watched)
+    _stopped(landed, changed("customers_trusted", lambda sql: sql.replace("where consents", "")), AuditFailed, "proof")
+    assert closed == [True]
+    assert build(landed, NOW).run
+    assert closed == [True] * 2
 
 
 def test_every_snapshot_says_what_it_was_built_from(landed: Lake) -> None:

@@ -511,7 +511,7 @@ def test_a_large_table_is_distinct_by_its_order_or_by_a_statement_and_never_by_b
     monkeypatch.setattr(DuckDB, "rows", watched)
     monkeypatch.setattr(row_order, "distinct", looked)
     for large, ordered in ((10**9, None), (1, True), (1, False)):
-        monkeypatch.setattr(checks, "_LARGE", large)
+        monkeypatch.setattr(checks, "LARGE", large)
         if ordered is False:
             monkeypatch.setattr(row_order, "distinct", lambda files: False)
         asked.clear()

@@ -637,7 +637,7 @@ WRONG = {
 @pytest.fixture(params=[10**9, 0], ids=["audited by Spark", "audited in C"])
 def audited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(column_sums, "MANY", request.param)
-    monkeypatch.setattr(checks, "_LARGE", request.param)
+    monkeypatch.setattr(checks, "LARGE", request.param)
     return int(request.param)
 
 

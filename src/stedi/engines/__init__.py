@@ -107,6 +107,17 @@ class Streaming(Protocol):
 
 
 @runtime_checkable
+class Concurrent(Protocol):
+    """Further operations of an engine that runs several statements at once."""
+
+    def beside(self) -> AbstractContextManager[Engine]:
+        """Returns the same session for another thread; both see the same relations and share memory and cores."""
+
+    def interrupt(self) -> None:
+        """Ends the statement that another thread is running in this session, if there is one."""
+
+
+@runtime_checkable
 class Columnar(Protocol):
     """A further operation of an engine whose files this process can read: sums of rows without a SELECT."""
 

@@ -151,6 +151,10 @@ class DuckDB:
                 other.connection.execute(statement)
             yield other
 
+    def interrupt(self) -> None:
+        """Ends the statement that another thread is running in this session, if there is one."""
+        self.connection.interrupt()
+
     def _attach(self) -> str:
         """Creates the database of stored relations, and returns its name.
 

@@ -7,7 +7,8 @@ shares no code and no SQL with what it checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stedi.engines import Columnar, Engine, Streaming, between
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from stedi.engines.column_sums import ColumnSums
 
-_MOTIONS, _STEPS, _LEARNED = "accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated"
+MOTIONS, _STEPS, _LEARNED = "accelerometer_trusted", "step_trainer_trusted", "machine_learning_curated"
 _DISTINCT, _CONSERVED = "accelerometer_readings_are_distinct", "training_rows_are_conserved"
 _SCOPED = frozenset({*MOMENTS, "customers_trusted", "customers_curated"})
 """Tables of which the assertions read only what a change could have broken."""
-_LARGE = 1_000_000
+LARGE = 1_000_000
 """Rows of which the SQL costs more than importing what reads them in order."""
 
 
@@ -43,6 +44,7 @@ def prove_consent(
     kept: Mapping[str, Sequence[DataFile]],
     proven: Iterable[DataFile] | None,
     news: str,
+    told: Callable[[], None] | None = None,
 ) -> str:
     """Raises AuditFailed if a staged row belongs to a customer who does not consent now.
 
@@ -56,12 +58,15 @@ def prove_consent(
         proven: The files of the published `customers_trusted`, if the proof builds on the proof of its build.
         news: A SELECT of `email`: the addresses whose customers may have changed their mind since the tables were
             built, so that the files that a table keeps have to be searched for them.
+        told: Waits until another thread has found out who consents now, if one does; it is of no use with `proven`.
 
     Returns:
         A SELECT of `customer_id`: customers who are proved to have no row in any table; empty if none is known.
     """
     suspects = absent = ""
-    if proven is None:
+    if proven is None and told:
+        told()
+    elif proven is None:
         consent_check.agree(engine, key, now)
     else:
         engine.bind_files("customers_trusted__proven", proven, table="customers_trusted")
@@ -115,6 +120,7 @@ def check_assertions(
     files: Mapping[str, Sequence[DataFile]],
     *,
     absent: str = "",
+    ordered: Callable[[], bool] | None = None,
 ) -> None:
     """Raises AuditFailed if an assertion about a staged table finds a violation.
 
@@ -125,12 +131,14 @@ def check_assertions(
         changed: Tables that were changed in part.
         files: All files of each table.
         absent: As returned by `prove_consent`: no rows of these customers have to be looked for.
+        ordered: Waits for `in_order` of the accelerometer readings, if another thread asks.
     """
     checks = {check.name: check for check in tables.assertions() if check.reads & (rebuilt | changed)}
     whole = {name: check.sql for name, check in checks.items() if check.reads & rebuilt}
     parts = {name: check.sql for name, check in checks.items() if name not in whole}
-    sums = _sums(engine, _MOTIONS)
-    if _DISTINCT in whole and (sums or isinstance(engine, Streaming)) and _in_order(files[_MOTIONS]):
+    sums = _sums(engine, MOTIONS)
+    ordered = ordered or partial(in_order, files[MOTIONS])
+    if _DISTINCT in whole and (sums or isinstance(engine, Streaming)) and ordered():
         del whole[_DISTINCT]
     if _CONSERVED in whole and sums and _conserved(sums, files[_LEARNED]):
         del whole[_CONSERVED]
@@ -173,13 +181,13 @@ def _sums(engine: Engine, table: str) -> ColumnSums | None:
 def _conserved(sums: ColumnSums, training: Iterable[DataFile]) -> bool:
     """Returns whether there are as many training rows as steps joined with motions; false if it is unknown."""
     steps = (MOMENTS[_STEPS], "distanceFromObject")
-    due = sums.joined_rows("customer_id", (_STEPS, steps), (_MOTIONS, MOMENTS[_MOTIONS]))
+    due = sums.joined_rows("customer_id", (_STEPS, steps), (MOTIONS, MOMENTS[MOTIONS]))
     return due == sum(file.rows for file in training)
 
 
-def _in_order(files: Sequence[DataFile]) -> bool:
+def in_order(files: Sequence[DataFile]) -> bool:
     """Returns whether the order of a large table's readings shows that they are distinct; false for a small one."""
-    if sum(file.rows for file in files) < _LARGE:
+    if sum(file.rows for file in files) < LARGE:
         return False
     from stedi.engines import row_order
 

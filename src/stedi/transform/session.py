@@ -5,21 +5,26 @@ What `incremental`, `previewing` and the build itself share. It reads; files are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.engines import Engine
+from stedi.errors import LakeError
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema.tables import Dag, DataFile, rebind
+from stedi.transform.ahead import Ahead
 from stedi.transform.planning import ERASED_CLAIMS, Increment
 
 WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
 """Tables in which a customer's rows depend only on that customer's rows of these tables."""
-_OF_ADDRESSES = ("people", "wearers")
+_WEARERS = "wearers"
+_OF_ADDRESSES = ("people", _WEARERS)
 """Views to which the engine adds the customer of each address."""
 
 
@@ -43,11 +48,36 @@ class BuildSession:
         self._catalog, self._key, self._states = context.catalog, key, states
         self._root = context.root
         self._views: set[str] = set()
+        self._read: dict[str, Callable[[], None]] = {}
+        self._made: dict[str, Callable[[], None]] = {}
         self._looked_back: dict[str, tuple[int, list[int], list[str], bool]] = {}
         stored = {name for select in graph.tables() for name in (select.name, *graph.inputs(select.name))}
         for name in stored:
             # all of them now, so that a missing file is noticed before anything is computed
             engine.bind_files(name, self._catalog.files(states[name]))
+
+    def read_ahead(self, table: str, ahead: Ahead) -> None:
+        """Has the addresses in readings read for a table that is built as a whole: all other views are soon made."""
+        if ahead.is_active and _WEARERS in self.graph.upstream(table) and _WEARERS not in self._read:
+            sql = self.over(_WEARERS)
+            self._read[_WEARERS] = ahead.begin(lambda engine: engine.materialize(f"{_WEARERS}__read", sql))
+
+    def view_ahead(self, table: str, ahead: Ahead) -> None:
+        """Has the views made that a table reads as a whole, before its turn; those of addresses are made at once."""
+        under = self.graph.upstream(table)
+        for view in _OF_ADDRESSES:
+            if view in under:
+                self.view(view)
+        other = copy.copy(self)
+
+        def make(engine: Engine) -> None:
+            other.engine = engine
+            # what fails beside another statement, for lack of memory, is tried again when it is due
+            with suppress(LakeError):
+                for view in sorted(under):
+                    other.view(view)
+
+        self._made[table] = ahead.begin(make)
 
     def started(self, table: str) -> int:
         """Returns the start of the build that a table was last built by, epoch milliseconds."""
@@ -86,6 +116,8 @@ class BuildSession:
 
     def whole(self, table: str) -> str:
         """Returns a table's SELECT over whole tables, the views that it reads made."""
+        if table in self._made:
+            self._made.pop(table)()
         for view in sorted(self.graph.upstream(table)):
             self.view(view)
         return self.over(table)
@@ -105,7 +137,11 @@ class BuildSession:
         under = self.graph.upstream(name) | {name} if name in self.graph.selects else frozenset[str]()
         for view in self.graph.order():
             if view in under and view not in self._views and self.graph.selects[view].zone == "views":
-                self.materialize(view, self.over(view))
+                sql = self.over(view)
+                if view in self._read:
+                    self._read[view]()
+                    sql = f"select address from {view}__read"
+                self.materialize(view, sql)
                 self._views.add(view)
 
     def materialize(self, view: str, sql: str) -> None:

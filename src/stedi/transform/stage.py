@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from stedi._frozen import dataclass, field, replace
@@ -18,12 +20,16 @@ from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
 from stedi.storage import durable
 from stedi.transform import checks, consent_check
+from stedi.transform.ahead import Ahead
 from stedi.transform.incremental import IncrementalBuild
 from stedi.transform.planning import CLAIMS, Step, knows_claims, policy, recalled, rows
 from stedi.transform.session import BuildSession
 
 _PROVEN = "customers_trusted"
 """The table with the customers whose consent a build has proved."""
+_STEPS = "step_trainer_trusted"
+_MOST_BESIDE = 30_000_000
+"""Rows of the largest table up to which two statements that keep much in memory run at once."""
 
 
 @dataclass(slots=True)
@@ -84,18 +90,31 @@ class StagedBuild:
         self._catalog, self._config = context.catalog, context.config
         self._before, self._run, self._now, self._opened = before, run, now, engine
         self._claims = claims
+        self._session = ExitStack()
+        """Closes the engine, once everything is staged."""
+        self._agreed: Callable[[], None] | None = None
+        """Waits for the consent proof's own account of who consents, once that is begun."""
+        self._ordered: Callable[[], bool] | None = None
+        """Waits for what the order of the accelerometer readings shows, once that is begun."""
 
     def stage(self, steps: Sequence[Step], progress: Progress) -> None:
         """Writes each table's new files and audits them all; nothing is committed yet."""
-        with self._opened() as engine:
+        planned = [step for step in steps if step.action != "none"]
+        whole = {step.table for step in planned if step.action == "rebuild"}
+        most = max(map(rows, self._before.values()))
+        with ExitStack() as opened:
+            engine = opened.enter_context(self._opened())
+            ahead = opened.enter_context(Ahead(engine, worthwhile=most >= checks.LARGE))
             session = BuildSession(engine, self._context, self._key, self._graph, self._before, self._now)
             changes = IncrementalBuild(session)
-            planned = [step for step in steps if step.action != "none"]
+            self._begin(session, whole, ahead)
             for number, step in enumerate(planned, start=1):
                 if not self._is_affected(step):  # only now is it known what has become of those above
                     continue
                 progress(f"{step.action} {step.table}, {number} of {len(planned)}: {step.reason}", None)
                 started = time.monotonic()
+                if step.table == checks.MOTIONS and _STEPS in whole and ahead.is_active and most <= _MOST_BESIDE:
+                    session.view_ahead(_STEPS, ahead)
                 change = (
                     self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
                 )
@@ -103,9 +122,20 @@ class StagedBuild:
                 self.staged[step.table] = change
                 engine.bind_files(step.table, change.files)
                 engine.bind_files(f"{step.table}__added", change.gained, table=step.table)
+                if step.table == checks.MOTIONS and step.action == "rebuild":
+                    self._ordered = ahead.begin(partial(_in_order, change.files))
             progress("audit", None)
             self._remember(session, changes)
             self._audit(session)
+            self._session = opened.pop_all()
+
+    def _begin(self, session: BuildSession, whole: Iterable[str], ahead: Ahead) -> None:
+        """Begins with what needs landed records alone."""
+        for name in whole:
+            session.read_ahead(name, ahead)
+        if _PROVEN in whole:
+            # it reads the pinned records and nothing that is staged, so it is as well done before as after
+            self._agreed = ahead.begin(lambda engine: consent_check.agree(engine, self._key, self._now))
 
     def publish(self) -> None:
         """Publishes what was staged and audited, all tables in one step where the catalog can."""
@@ -119,10 +149,15 @@ class StagedBuild:
             change.snapshot = made.id
         # before the call: a commit can be made and its answer lost
         self._named = True
-        self._catalog.publish_all(changes, branch=self._run)
+        with ThreadPoolExecutor(1) as beside:
+            # it gives much memory back, which takes half as long as to publish
+            closed = beside.submit(self._session.close)
+            self._catalog.publish_all(changes, branch=self._run)
+        closed.result()
 
     def discard(self) -> None:
         """Removes what a failed run has staged; what it has published stays."""
+        self._session.close()
         for table in self._graph.tables():
             # a failed clean-up must not hide why the run failed; its leftovers are orphans
             with suppress(Exception):
@@ -280,6 +315,7 @@ class StagedBuild:
             kept={name: self._kept(name) for name in self._graph_tables},
             proven=None if _PROVEN in rebuilt else self._catalog.files(self._before[_PROVEN]),
             news=consent_check.news(engine, "customers_landing__news", low, high),
+            told=self._agreed,
         )
         checks.check_nulls({name: change.new for name, change in self.staged.items()})
         checks.check_assertions(
@@ -291,7 +327,12 @@ class StagedBuild:
                 for name in self._graph_tables
             },
             absent=absent,
+            ordered=self._ordered,
         )
+
+
+def _in_order(files: Sequence[DataFile], engine: Engine) -> bool:
+    return checks.in_order(files)
 
 
 def count(files: Sequence[DataFile]) -> int:
