@@ -210,6 +210,31 @@ def test_no_damage_raises_or_hides_a_text_that_an_engine_reads(tmp_path: Path, s
                 assert expected[column] <= found.texts[column], f"seed {seed}, column {column}"
 
 
+@pytest.mark.skipif(thrift.library() is None, reason="no compiler")
+@pytest.mark.parametrize("seed", range(12))
+def test_without_the_libraries_the_same_texts_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = Random(seed)
+    path = tmp_path / "a.parquet"
+    written(chance, path)
+    content = path.read_bytes()
+    for number in range(30):
+        damaged = bytearray(content)
+        for _ in range(chance.choice([1, 1, 3]) if number else 0):
+            damaged[chance.randrange(4, len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        footer = dictionaries.footer(path)
+        if footer is None:
+            continue
+        compiled = dictionaries.stored([footer])
+        with monkeypatch.context() as patch:
+            patch.setattr(thrift, "page_headers", lambda chunk: None)
+            patch.setattr(dictionaries, "library", lambda: None)
+            plain = dictionaries.stored([footer])
+        assert (compiled.texts, compiled.partial) == (plain.texts, plain.partial), f"seed {seed}, file {number}"
+
+
 def test_a_page_in_two_frames_makes_its_column_partial(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"a": ["ab", "cd"]}), path, compression=None, use_dictionary=False, write_statistics=False)
@@ -230,26 +255,83 @@ def in_plain(values: list[bytes]) -> bytes:
     return b"".join(len(value).to_bytes(4, "little") + value for value in values)
 
 
-@pytest.mark.skipif(dictionaries.library() is None, reason="no compiler")
-def test_the_library_reads_what_is_read_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def pages_of_texts(chance: Random) -> list[tuple[bytes, set[str], bool]]:
+    """Plain values, the texts in them, and whether they are whole; many are in several."""
+    letters = [b"a", b"", b"\x1f", b"\0", "\u00e9".encode(), b"\xc3", b"\xff", b"x" * 300]
+    some = letters if chance.random() < 0.5 else [b"a", b"b"]
+    made = []
+    for _ in range(chance.randrange(1, 5)):
+        values = [b"".join(chance.choices(some, k=chance.randrange(6))) for _ in range(chance.randrange(9))]
+        page, whole = in_plain(values), True
+        if values and chance.random() < 0.2:
+            whole = False
+            if values[-1] and chance.random() < 0.5:
+                page, values[-1] = page[:-1], values[-1][:-1]
+            else:
+                page += b"a"
+        made.append((page, {value.decode("utf-8", "replace") for value in values}, whole))
+    return made
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_each_text_is_returned_when_it_is_first_met(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    if not compiled:
+        monkeypatch.setattr(dictionaries, "library", lambda: None)
+    elif dictionaries.library() is None:
+        pytest.skip("no compiler")
     seed = randrange(1 << 32)
     print(f"seed {seed}")
     chance = Random(seed)
-    letters = [b"a", b"", b"\x1f", b"\0", "\u00e9".encode(), b"\xc3", b"\xff", b"x" * 300]
     for _ in range(tries(500, 2_000, 100_000)):
-        some = letters if chance.random() < 0.5 else [b"a", b"b"]
-        values = [b"".join(chance.choices(some, k=chance.randrange(6))) for _ in range(chance.randrange(9))]
-        page = in_plain(values)
-        if damaged := page and chance.random() < 0.3:
-            page = page[: chance.randrange(len(page))] + chance.choice([b"", b"a"])
-        found: list[tuple[bool, set[str]]] = []
-        for library in (dictionaries.library(), None):
-            with monkeypatch.context() as patch:
-                patch.setattr(dictionaries, "library", lambda library=library: library)
-                texts: set[str] = set()
-                found.append((dictionaries._add_entries(page, texts), texts))
-        assert found[0] == found[1], f"seed {seed}"
-        assert damaged or found[0] == (True, {value.decode("utf-8", "replace") for value in values}), f"seed {seed}"
+        known, met = dictionaries.Known(), set[str]()
+        for page, texts, whole in pages_of_texts(chance):
+            found, ended = known.new(page)
+            assert ended == whole, f"seed {seed}"
+            assert texts - met <= set(found) <= texts, f"seed {seed}"
+            met |= texts
+        assert {"another"} <= set(known.among([*met, "another"])) <= {*met, "another"}, f"seed {seed}"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_was_met_is_not_returned_again(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    if not compiled:
+        monkeypatch.setattr(dictionaries, "library", lambda: None)
+    known = dictionaries.Known()
+    texts = [f"{n}".encode() for n in range(20_000)]  # the table of the library grows several times
+    assert len(known.new(in_plain(texts))[0]) == len(texts)
+    assert not known.new(in_plain(texts[::-1]))[0]
+    assert not known.among([text.decode() for text in texts])
+    assert set(known.new(in_plain([*texts, b"new"]))[0]) == {"new"}
+    assert set(known.among(["new", "\u00e9", "0"])) == {"\u00e9"}
+    assert not known.new(in_plain(["\u00e9".encode()]))[0]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_is_too_much_to_remember_is_returned_each_time(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    if not compiled:
+        monkeypatch.setattr(dictionaries, "library", lambda: None)
+    monkeypatch.setattr(dictionaries, "_MOST_KNOWN", 10)
+    known = dictionaries.Known()
+    for number in range(40):
+        assert known.new(in_plain([b"%d" % number]))[0]
+    assert known.new(in_plain([b"39"]))[0], "it is not remembered, and must be searched each time"
+    assert not known.new(in_plain([b"3"]))[0]
+
+
+@pytest.mark.skipif(dictionaries.library() is None, reason="no compiler")
+def test_texts_whose_hashes_collide_are_told_apart() -> None:
+    """The hash is not secret: somebody can write texts that share all slots."""
+    every = (1 << 64) - 1
+
+    def colliding(number: int) -> bytes:
+        hashed = (16 ^ (number << 32 | 12)) * 0x9E3779B97F4A7C15 & every  # 16 bytes: a length, 12, and so many bytes
+        return number.to_bytes(4, "little") + (hashed ^ hashed >> 32 ^ 0xC0FFEE).to_bytes(8, "little")
+
+    texts = [text for text in map(colliding, range(6_000)) if b"\x1f" not in text]
+    known = dictionaries.Known()
+    found, again = (known.new(in_plain(texts))[0] for _ in range(2))
+    assert set(found) == {text.decode("utf-8", "replace") for text in texts}
+    assert 5_000 < len(again) < len(texts), "most find no slot, and are returned each time"
 
 
 def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
@@ -261,9 +343,20 @@ def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
     ("bound", "looser"),
     [
         ("size - at < LENGTH", "size - at < 1"),
-        ("length > size - at", "length > size + 1 - at"),
-        (" || memchr(bytes + at, separator, (size_t)length)", ""),
-        ("(i64)bytes[at + 1] << 8", "0"),
+        ("end > size || ", "end > size + 1 || "),
+        (" || memchr(bytes + at + LENGTH, separator, (size_t)(end - at - LENGTH))", " || separator == 30"),
+        ("(i64)length[1] << 8", "0"),
+        # a text is taken for another one, or for one that was there before
+        ("known->texts + at, text, (size_t)size)", "known->texts + at, text, (size_t)size / 9)"),
+        ("if (slot && *slot) continue;", "if (slot && *slot && at) continue;"),
+        ("if (slot) remember", "if (0) remember"),
+        ("known->size += size;", ""),
+        # more is remembered than there is memory for
+        ("if (size > known->room - known->size) {", "if (size > known->room + LENGTH - known->size) {"),
+        ("known->slots + ((hash + probe) & mask)", "known->slots + (hash & mask) + probe"),
+        ("known->count >= known->most || ", ""),
+        ("size > known->most_bytes - known->size", "0"),
+        ("while (slots[at]) at = (at + 1) & mask;", "while (slots[at]) at++;"),
     ],
 )
 def test_a_library_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,7 @@ from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
 from stedi.erasure import contents, dictionaries
-from stedi.erasure.dictionaries import Footer
+from stedi.erasure.dictionaries import Footer, Known
 from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, divided, is_trace, mentions, telling
 from stedi.privacy import decoding
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES
@@ -30,10 +30,9 @@ from stedi.storage import s3
 
 _LOOKS = 4
 """Tasks for each worker: files differ in size, and a free worker takes the next task."""
-_MOST_KNOWN = 1 << 20
 _Group = dict[Path, Footer | None]
 """Parquet files of one schema, with their footers if they lie on this machine and can be read without an engine."""
-_Clean = dict[str | None, set[str]]
+_Clean = dict[str | None, Known]
 """Texts known to have no traces, by the column whose rule they were judged by: a serial number may be like a name."""
 _NO_TEXT = re.compile(r"BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL.*|DATE|TIME.*|INTERVAL")
 """Types that never contain personal data in the lake's own tables."""
@@ -362,7 +361,8 @@ def _search_each_file(
     """Finds which of some Parquet files have traces; a damaged file is searched as bytes."""
     for path, footer in group.items():
         try:
-            columns = _in_parquet({path: footer}, own, traces, engine, {})
+            # a text of several columns is found in each of them
+            columns = _in_parquet({path: footer}, own, traces, engine, None)
         except Exception:
             done.undecoded.append(_told(root, path, traces))
             done.files["parquet"] -= 1
@@ -396,7 +396,7 @@ def _alike(files: list[Path], engine: DuckDB) -> list[_Group]:
     return list(groups.values())
 
 
-def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: DuckDB, clean: _Clean) -> set[str]:
+def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: DuckDB, clean: _Clean | None) -> set[str]:
     """Returns the columns with traces in Parquet files of one schema; an empty name means outside of columns.
 
     Raises:
@@ -419,43 +419,50 @@ def _in_parquet(group: _Group, own: str | None, traces: Identifiers, engine: Duc
         columns = tuple((name, kind) for name, kind in described)
     if traces.found("\n\n".join(names), data=False) or any(traces.found(as_text(part), data=False) for part in told):
         found.add("")
-    known = {column.name for column in ALL_COLUMNS[own]} if own else set()
-    stored = dictionaries.stored(footers)
+    ours = {column.name for column in ALL_COLUMNS[own]} if own else set()
+    whose = {name: name if name in ours and name in (*IDENTITIES, "raw") else None for name, _ in columns}
+    without = {
+        name
+        for name, kind in columns
+        if (name in ours and name in _OURS) or (_NO_TEXT if name in ours else _NO_NUMBER).fullmatch(kind)
+    }
+    # nothing else may be known: what is read and not judged would never be judged
+    known = {name: _known(clean, whose[name]) for name, _ in columns if name not in without}
+    stored = dictionaries.stored(footers, known, without)
     for column, kind in columns:
-        texts = stored.texts.pop(column, set())
-        ours = column in known
-        if (ours and column in _OURS) or (_NO_TEXT if ours else _NO_NUMBER).fullmatch(kind):
+        if column in without:
             continue
-        whose = column if ours and column in (*IDENTITIES, "raw") else None
-        judged = clean.setdefault("email" if whose == "user" else whose, set())
-        parts: Iterable[list[str]] = ()
+        parts: Iterable[Collection[str]] = ()
         if flat is None or kind != "VARCHAR" or column in stored.partial:
-            parts = chunks(engine, source, column, kind, judged)
-        # these come last: by then the values of rows are in `judged`
-        if any(_among(values, whose, traces) for values in chain(parts, _unknown(texts, judged))):
+            parts = chunks(engine, source, column, kind, known[column])
+        texts = list(stored.texts.pop(column, ()))
+        if any(_among(values, whose[column], traces) for values in chain(parts, _pieces(texts))):
             found.add("" if traces.found(column, data=False) else column)
-            judged.clear()  # the trace is among these texts
     # the engine calls one of two columns otherwise if their names differ only in case
     if any(_among(list(texts), None, traces) for texts in stored.texts.values()):
         found.add("")
+    if found and clean is not None:
+        clean.clear()  # the trace is among these texts
     return found
 
 
-def _unknown(texts: set[str], known: set[str]) -> Iterator[list[str]]:
-    """Yields the texts that are not known, in pieces; they are known then, unless they become too many."""
-    new = list(texts - known)
-    if len(known) < _MOST_KNOWN:
-        known.update(new)
+def _known(clean: _Clean | None, column: str | None) -> Known:
+    """Returns the texts that are known by the rule of a column; none if each column is judged by itself."""
+    return Known() if clean is None else clean.setdefault("email" if column == "user" else column, Known())
+
+
+def _pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     start = size = 0
-    for end, length in enumerate(map(len, new), start=1):
+    for end, length in enumerate(map(len, texts), start=1):
         size += length
         if size > contents.PIECE:
-            yield new[start:end]
+            yield texts[start:end]
             start, size = end, 0
-    yield new[start:]
+    if start < len(texts):
+        yield texts[start:]
 
 
-def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
+def _among(values: Collection[str], column: str | None, traces: Identifiers) -> bool:
     """Returns whether a column's values contain a trace; in identity columns the whole value counts."""
     if column in ("email", "user"):
         plain, values = divided(values)
@@ -470,7 +477,7 @@ def _among(values: list[str], column: str | None, traces: Identifiers) -> bool:
 
 
 def chunks(
-    engine: DuckDB, source: str, column: str, kind: str = "VARCHAR", known: set[str] | None = None
+    engine: DuckDB, source: str, column: str, kind: str = "VARCHAR", known: Known | None = None
 ) -> Iterator[list[str]]:
     """Yields the distinct values of a column as texts, many at a time.
 
@@ -479,23 +486,21 @@ def chunks(
         source: What to read, for a FROM.
         column: The column.
         kind: Its DuckDB type; values other than text and blobs are searched as JSON.
-        known: Values to skip; yielded ones are added unless they become too many.
+        known: Texts to skip; yielded values become part of them.
     """
     plain = kind in ("VARCHAR", "BLOB")
     read = quoted(column) if plain else f"to_json({quoted(column)})::varchar"
     held: list[str] = []
     size = 0
     sql = f"select distinct {read} from {source} where {quoted(column)} is not null"
-    parts: Iterable[list[str]]
+    parts: Iterable[Collection[str]]
     if kind == "BLOB":
         parts = ([as_text(value)] for (value,) in engine.stream(sql))  # a blob may be large once decompressed
     else:
         parts = ([value for (value,) in rows] for rows in engine.batches(sql))
     for values in parts:
         if known is not None and kind != "BLOB":
-            values = [value for value in values if value not in known]
-            if len(known) < _MOST_KNOWN:
-                known.update(values)
+            values = known.among(values)
         held += values
         size += sum(map(len, values))
         if size > contents.PIECE:
