@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -26,10 +27,10 @@ import kills
 from deliveries import customer, deliver, motion
 from effort import NIGHTLY, tries
 from lakes import Slate
-from stedi.catalog import Catalog, snapshots
+from stedi.catalog import Catalog, checksums, snapshots
 from stedi.catalog import manifests as entries
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import CommitConflict, LakeError
+from stedi.errors import CommitConflict, DamagedFile, LakeError
 from stedi.lake import Lake
 from stedi.schema.tables import ALL_ZONES, COLUMNS, NAMESPACE, ZONES, DataFile
 
@@ -128,6 +129,22 @@ def test_an_append_adds_rows_and_says_what_it_was_told(catalog: Catalog, engine:
     assert current.total("data-files") == len(catalog.files(catalog.table(TABLE)))
     catalog.append(TABLE, write("c"), {})
     assert people(engine, catalog) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_each_file_of_an_append_gets_its_checksum_and_none_may_differ_from_what_was_written(
+    catalog: Catalog, write: Writer, count: int
+) -> None:
+    files = [file for number in range(count) for file in write(f"{number}")]
+    catalog.append(TABLE, files, {})
+    folder = catalog.folder(TABLE)
+    known = checksums.expected(folder, [file.path for file in files])
+    assert known == {file.path: hashlib.sha256(Path(file.path).read_bytes()).hexdigest() for file in files}
+    for cut in range(count):
+        again = [file for number in range(count) for file in write(f"{number}")]
+        os.truncate(again[cut].path, again[cut].bytes - 1)
+        with pytest.raises(DamagedFile):
+            catalog.append(TABLE, again, {})
 
 
 def test_two_writers_append_beside_each_other(lake: Lake, engine: DuckDB, write: Writer) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from stedi._frozen import dataclass, field
 from stedi.catalog import checksums, manifests, metadata
@@ -24,6 +24,9 @@ from stedi.catalog.remote import Remote
 from stedi.catalog.snapshots import TableState, read_metadata
 from stedi.errors import CommitConflict, LakeError
 from stedi.storage import durable, s3
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _PATIENCE = 120.0
 """Seconds to wait for this program's other commits; each takes a hundredth of one."""
@@ -172,7 +175,7 @@ class Committer:
         added = {file.path: file for change in asked.changes for file in change.added}
         with _in_background(len(added)) as each:
             # hashing releases the interpreter's lock, and the new files are still in memory
-            lines = each(partial(manifests.line, state.name, s3.at(state.location)), added.values())
+            lines = each(partial(manifests.line, state.name, s3.at(state.location)), list(added.values()))
             for number, change in enumerate(asked.changes, start=base["last-sequence-number"] + 1):
                 files = SnapshotFiles(state, schema, change, number)
                 updates.append(metadata.adding(files.write(at)))
@@ -194,13 +197,20 @@ class Committer:
 
 
 @contextmanager
-def _in_background(count: int) -> Iterator[Callable[..., Any]]:
-    """Gives what maps a function over some things, beside what the block does."""
+def _in_background(count: int) -> Iterator[Callable[[Callable[[T], R], Sequence[T]], Iterable[R]]]:
+    """Gives what maps a function over some things, beside what the block does; the order of the results is not kept."""
     # one file is hashed sooner than a pool of threads starts
     if count < 2:
         yield map
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        yield threads.map
+    size = min(count, os.cpu_count() or 1)
+    with ThreadPoolExecutor(size) as threads:
+
+        def each(function: Callable[[T], R], things: Sequence[T]) -> Iterable[R]:
+            # a task for each thread, not for each file: to hand it over costs more than to hash a small file
+            tasks = [threads.submit(list, map(function, things[n::size])) for n in range(size)]
+            return (result for task in tasks for result in task.result())
+
+        yield each

@@ -7,6 +7,7 @@ import stat
 import struct
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def live(table: str, snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[di
 
 def entry(table: str, file: DataFile) -> dict[str, Any]:
     """Returns how a manifest describes a file; bounds of text are left out, since they would carry identifiers."""
-    places = {column.name: (place, column.type) for place, column in enumerate(ALL_COLUMNS[table], start=1)}
+    places = _places(table)
 
     def pairs(values: Mapping[int, Any]) -> list[dict[str, Any]]:
         return [{"key": place, "value": value} for place, value in values.items()]
@@ -176,6 +177,12 @@ def entry(table: str, file: DataFile) -> dict[str, Any]:
         "lower_bounds": pairs(bounds[0]),
         "upper_bounds": pairs(bounds[1]),
     }
+
+
+@cache
+def _places(table: str) -> dict[str, tuple[int, str]]:
+    """Returns the number and the type of each column of a table."""
+    return {column.name: (place, column.type) for place, column in enumerate(ALL_COLUMNS[table], start=1)}
 
 
 @dataclass(frozen=True, slots=True)

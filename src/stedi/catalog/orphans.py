@@ -208,6 +208,8 @@ def _roots(folder: Path, seen: float) -> list[str]:
     Each commit writes a file whose name begins with the number after its predecessor's. So the predecessor of the
     oldest that is younger than the moment is what was current then.
     """
+    if seen == float("inf"):  # nothing is younger: an erasure lists hundreds of files only once
+        return []
     found = [
         (entry, int(match[1])) for entry in durable.walk(folder) if (match := _METADATA.fullmatch(entry.path.name))
     ]

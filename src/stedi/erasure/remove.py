@@ -327,12 +327,12 @@ def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
         How many files were removed.
     """
     count = 0
+    stay = {durable.realpath(path) for path in keeping}
     for name, state in catalog.tables().items():
         folder = catalog.folder(name)
         catalog.vouch(state)
         # older metadata files name snapshots that are removed
         state = replace(state, metadata=state.metadata[-1:])
-        stay = {durable.realpath(path) for path in keeping}
         gone = [
             file.path
             for file in unused(state, folder, before=float("inf"), seen=float("inf"))

@@ -261,11 +261,12 @@ def walk(folder: Path, without: Collection[Path] = ()) -> Iterator[ListedFile]:
                 yield ListedFile(found.path, found.size, found.modified)
         return
     for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if Path(where, name) not in without)
+        home = Path(where)
+        folders[:] = sorted(name for name in folders if not without or home / name not in without)
         for name in sorted(names):
-            path = Path(where, name)
+            path = home / name
             with suppress(FileNotFoundError):
-                status = path.lstat()
+                status = os.lstat(path)
                 yield ListedFile(path, status.st_size, status.st_mtime)
 
 
