@@ -567,15 +567,17 @@ def test_what_reads_much_shows_its_progress(
     [
         (("query", "select $a"), "use $NAME with --parameter NAME=VALUE"),
         (("quarantine", "--show", "xyz"), "`stedi quarantine --records` lists them"),
-        (
-            ("--lake", "", "tables"),
-            "--lake: expected a folder or s3://BUCKET/PREFIX, found nothing: is a variable unset?",
-        ),
         (("watch", __file__), "expected a folder to watch, found something else; `stedi land` lands a single file"),
     ],
 )
 def test_a_refusal_says_what_would_be_taken(words: tuple[str, ...], step: str, run: Run, built: Path) -> None:
     failed(run("--lake", built, *words), 2, step)
+
+
+def test_a_lake_without_a_name_is_not_the_default_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["--lake", "", "tables"])
+    assert "--lake: expected a folder or s3://BUCKET/PREFIX, found nothing: is a variable" in capsys.readouterr().err
 
 
 def test_a_value_for_a_parameter_that_the_statement_lacks_is_named(run: Run, built: Path) -> None:
