@@ -18,7 +18,7 @@ import zstandard
 
 from effort import tries
 from fuzzing import assert_no_fault, fuzz, noticed
-from stedi.engines import arrow_files, pages, parquet
+from stedi.engines import arrow_files, pages, parquet, thrift
 from stedi.engines.pages import Leaving
 from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
 
@@ -411,6 +411,69 @@ def test_a_row_group_that_holds_none_of_them_passes_on_as_it_is(tmp_path: Path) 
     assert path.read_bytes()[start:end] in Path(made[0].path).read_bytes()
 
 
+def page_bytes(path: Path, column: int) -> list[bytes]:
+    """The data pages of a column in the first row group, with their headers."""
+    content = path.read_bytes()
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(column)
+    at = chunk.dictionary_page_offset or chunk.data_page_offset
+    raw = content[at : at + chunk.total_compressed_size]
+    headers = thrift.page_headers(raw)
+    assert headers is not None
+    return [raw[begin:end] for begin, _, end, kind, *_ in headers if not kind]
+
+
+def test_pages_without_the_last_entries_of_a_dictionary_stay_as_they_are(tmp_path: Path) -> None:
+    name, path = "step_trainer_landing", tmp_path / "a.parquet"
+    people = [f"p{row // 10}" for row in range(80)]  # in pages of 20 rows
+    times = list(range(80))
+    columns = [times, people, times, [None] * 80, ["file"] * 80]
+    table = table_of(name, columns, [False, False, False, True, False])
+    pq.write_table(
+        table, path, compression="zstd", store_schema=False, use_dictionary=["serialNumber"], data_page_size=1,
+        write_batch_size=20,
+    )  # fmt: skip
+    made, taken = rewritten(name, path, Leaving("serialNumber", frozenset({"p1"})), tmp_path / "new")
+    assert taken
+    new = Path(made[0].path)
+    kept = [person for person in people if person != "p1"]
+    assert pq.read_table(new)["serialNumber"].to_pylist() == kept
+    assert pq.read_table(new, read_dictionary=["serialNumber"])["serialNumber"].to_pylist() == kept
+    assert duckdb.sql(f"select serialNumber from '{new}'").fetchall() == [(person,) for person in kept]
+    before, after = page_bytes(path, 1), page_bytes(new, 1)
+    assert len(before) == len(after) == 4
+    # the first page lost rows, and p7, on the last one, has the index of p1 now
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("others", "bounds"),
+    [({}, ("3", "90")), ({0: 1, 2: 99}, ("1", "99")), ({1: 1, 2: 99}, ("1", "99")), ({1: 1, 61: 99}, ("1", "99"))],
+    ids=["nobody else", "both beside it", "one beside it", "on another page"],
+)
+def test_a_bound_of_those_who_left_stays_where_somebody_else_has_it(
+    tmp_path: Path, others: dict[int, int], bounds: tuple[str, str]
+) -> None:
+    name, path = "step_trainer_landing", tmp_path / "a.parquet"
+    numbers = [3 + row % 88 for row in range(100)]
+    people = ["stays"] * 100
+    for row, number in others.items():
+        numbers[row] = number
+    for row, number in ((30, 1), (31, 99)):
+        numbers[row], people[row] = number, "leaves"
+    columns = [list(range(100)), people, numbers, [None] * 100, ["file"] * 100]
+    table = table_of(name, columns, [False, False, False, True, False])
+    pq.write_table(
+        table, path, compression="zstd", store_schema=False, use_dictionary=["serialNumber"], data_page_size=1,
+        write_batch_size=50,
+    )  # fmt: skip
+    made, taken = rewritten(name, path, Leaving("serialNumber", frozenset({"leaves"})), tmp_path / "new")
+    assert taken
+    assert len(page_bytes(path, 2)) == 2
+    assert made[0].bounds["distanceFromObject"] == bounds
+    told = pq.ParquetFile(made[0].path).metadata.row_group(0).column(2).statistics
+    assert (str(told.min), str(told.max)) == bounds
+
+
 @pytest.mark.parametrize(
     "change", ["snappy", "field ids", "delta", "nan", "version 2", "checksums", "more columns", "some plain texts"]
 )
@@ -493,7 +556,7 @@ def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
     [
         ("at < size && shift <= 28", "at <= size && shift <= 28"),
         ("if ((size - at) / (width ? width : 1) < (width ? groups : 0)) return -1;", ""),
-        ("most(page->codes, values) >= (u64)entries", "most(page->codes, 0) > (u64)entries"),
+        ("page->highest >= entries", "page->highest > entries"),
         ("end - start - n / 8 * width >= 8; n += 8", "1; n += 8"),
         ("if (kind != TEXT && values > (page->size - at) / width) return -1;", ""),
         ("return length > left - 4 ? -1 : 4 + (i64)length;", "return 4 + (i64)length;"),

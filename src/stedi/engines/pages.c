@@ -31,6 +31,7 @@ typedef struct {
     u32 *codes, *levels;                                /* buffers for one number per row */
     i64 rows, present, values;                          /* output: kept rows; values of kept rows; values of all rows */
     i32 decoded;                                        /* whether `codes` and `levels` are those of all rows */
+    i64 highest;                                        /* output: the highest dictionary index; -1 if there is none */
 } Page;
 
 typedef struct { i64 low, high; i32 some, nan; } Bounds; /* doubles are stored by their bits */
@@ -174,11 +175,13 @@ WIDE static u32 most(const u32 *from, i64 count) {
 static i64 places(Page *page, i64 entries) {
     if (page->decoded) return page->values;
     i64 values, at = defined(page, &values);
+    page->highest = -1;
     if (at < 0) return -1;
     if (!values) return 0;
     if (at >= page->size || page->bytes[at] > 31) return -1;
     if (unpack(page->bytes + at + 1, page->size - at - 1, page->bytes[at], values, page->codes) < 0) return -1;
-    if (most(page->codes, values) >= (u64)entries) return -1;
+    page->highest = most(page->codes, values);
+    if (page->highest >= entries) return -1;
     page->decoded = 1;
     return values;
 }
@@ -389,21 +392,33 @@ i64 stedi_texts(const u8 *bytes, i64 size, i64 entries, u8 between, u8 *to) {
 }
 
 /* Writes a dictionary with only the used entries, sets `renumbered` to the new index of each, and sets *left to their
-   number. Returns the dictionary's size, which is at most its old size. */
+   number. The last ones take the places of those that are left out: the others keep their index, and so do the pages that
+   have no others. Returns the dictionary's size, which is at most its old size. */
 i64 stedi_dictionary(const u8 *bytes, i64 size, i64 entries, i32 kind, const u8 *used, u32 *renumbered,
                      Bounds *bounds, i64 *left, u8 *to) {
-    i64 at = 0, out = 0;
-    *left = 0;
+    i64 at = 0, out = 0, count = 0, last_at = 0;
+    for (i64 entry = 0; entry < entries; entry++) count += used[entry] != 0;
     for (i64 entry = 0; entry < entries; entry++) {
         i64 length = size_of(bytes + at, size - at, kind);
         if (length < 0) return -1;
-        if (used[entry]) {
-            memcpy(to + out, bytes + at, (size_t)length);
-            if (kind != TEXT) bound(bounds, bytes + at, kind);
-            renumbered[entry] = (u32)(*left)++;
-            out += length;
-        }
+        if (entry == count) last_at = at;
         at += length;
     }
-    return at == size ? out : -1;
+    if (at != size) return -1;
+    at = 0;
+    for (i64 entry = 0, last = count; entry < count; entry++) {
+        i64 length = size_of(bytes + at, size - at, kind), from = at, taken = entry;
+        at += length;
+        if (!used[entry]) {
+            for (; !used[last]; last++) last_at += size_of(bytes + last_at, size - last_at, kind);
+            taken = last++, from = last_at, length = size_of(bytes + from, size - from, kind);
+            last_at += length;
+        }
+        memcpy(to + out, bytes + from, (size_t)length);
+        if (kind != TEXT) bound(bounds, bytes + from, kind);
+        renumbered[taken] = (u32)entry;
+        out += length;
+    }
+    *left = count;
+    return out;
 }

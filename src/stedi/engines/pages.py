@@ -338,8 +338,8 @@ def _plain_marks(key: Chunk, texts: Collection[str], buffers: Buffers) -> tuple[
 class _Shortened:
     """A chunk without the removed rows.
 
-    Pages without removed rows are copied unchanged, unless the dictionary loses an entry: that changes the indices.
-    Another entry must not take its place: with `read_dictionary`, PyArrow reads wrong texts if one is there twice.
+    Pages without removed rows are copied unchanged, unless they have one of the dictionary's last entries: these take
+    the places of those that it loses. With `read_dictionary`, PyArrow reads wrong texts if an entry is there twice.
 
     Args:
         chunk: The chunk.
@@ -385,7 +385,7 @@ class _Shortened:
         kept = 0
         meta.pop(META["data"])
         for data, touches in zip(chunk.pages, self._touches, strict=True):
-            if not touches and (data.encoding == PLAIN or renumbered is None):
+            if not touches and (data.encoding == PLAIN or renumbered is None or data.highest < entries):
                 place = self._added(made, 0, data.encoding, (data.whole,), data.size + len(data.whole) - len(data.body))
                 kept += data.count
             else:
@@ -429,6 +429,7 @@ class _Shortened:
                     page = self._buffers.page(chunk, data, self._split.stay)
                     if library().stedi_used(byref(page), chunk.entries, address(kept), address(removed)) < 0:
                         raise Unsupported
+                    data.highest = page.highest
         return kept if 0 in kept else None
 
     def _dictionary(self, used: bytearray) -> tuple[bytearray, bytes, int]:
@@ -480,14 +481,18 @@ class _Shortened:
             return (min(texts).encode(), max(texts).encode()) if texts else (None, None)
         form, told = _FORMS[chunk.kind], [chunk.statistics.get(number, (0, b""))[1] for number in (6, 5)]
         if self._numbered < len(chunk.pages):
+            ends: list[float] = []
             if not self._numbered and all(len(value) == struct.calcsize(form) for value in told):
-                [low], [high] = (struct.unpack(form, value) for value in told)
+                ends = [struct.unpack(form, value)[0] for value in told]
                 first, last = (_number(form, value) for value in (self._gone.low, self._gone.high))
-                if not self._gone.some or (low < first and last < high):
+                if not self._gone.some or (ends[0] < first and last < ends[1]):
                     return told[0], told[1]
-            for data in chunk.pages:
+            # pages with removed rows come first: they are unpacked, and their kept rows often have both ends
+            for _, data in sorted(zip(self._touches, chunk.pages, strict=True), key=lambda pair: not pair[0]):
                 if data.encoding == PLAIN:
                     selected_plain(chunk, self._buffers.page(chunk, data, self._split.stay), self._buffers, bounds)
+                if ends and bounds.some and [_number(form, value) for value in (bounds.low, bounds.high)] == ends:
+                    return told[0], told[1]
         if bounds.nan:
             raise Unsupported
         if not bounds.some:

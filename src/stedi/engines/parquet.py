@@ -78,7 +78,7 @@ class NativePage(Structure):
     _fields_ = (
         ("bytes", c_char_p), ("size", c_int64), ("count", c_int64), ("first", c_int64), ("optional", c_int32),
         ("ranges", c_void_p), ("ranges_count", c_int64), ("codes", c_void_p), ("levels", c_void_p), ("rows", c_int64),
-        ("present", c_int64), ("values", c_int64), ("decoded", c_int32),
+        ("present", c_int64), ("values", c_int64), ("decoded", c_int32), ("highest", c_int64),
     )  # fmt: skip
 
 
@@ -197,6 +197,7 @@ class DataPage:
         body: Its bytes after the header.
         size: The uncompressed size of the body, in bytes.
         unpacker: The decompressor, used by this thread only.
+        highest: The highest dictionary index, -1 if there is none; above all of them until they were read.
     """
 
     first: int
@@ -206,6 +207,7 @@ class DataPage:
     body: memoryview
     size: int
     unpacker: Any
+    highest: int = 1 << 32
     _held: bytes | None = None
 
     @property
@@ -296,8 +298,10 @@ class Chunk:
         mark, flagged, having = library().stedi_mark, address(flags), address(used)
         for data in self.pages:
             to = address(memoryview(marks)[data.first :])
-            if mark(byref(buffers.page(self, data)), self.entries, flagged, to, having) < 0:
+            page = buffers.page(self, data)
+            if mark(byref(page), self.entries, flagged, to, having) < 0:
                 raise Unsupported
+            data.highest = page.highest
         return marks
 
     def _read(self) -> Iterator[DataPage]:
