@@ -51,6 +51,38 @@ static u8 *put_structure(u8 *to, i32 depth, u8 most) {
 
 static volatile u8 sum;                                 /* of all bounds, so that they are read */
 
+/* Writes a structure as a pickle, with too little room or enough. */
+static void pickle(const u8 *bytes, i64 size, i64 at) {
+    i64 most = 18 * size + 64, rooms[] = {most, dice((u32)most), 0};
+    u8 *whole = 0;
+    for (i32 n = 0; n < 3; n++) {
+        u8 *to = sized((size_t)rooms[n]);
+        i64 end = stedi_pickle(bytes, size, at, rooms[n], to);
+        assert(end <= size && (end > at || end == -1 || (end == -2 && n)));
+        if (whole && end > 0) assert(!memcmp(whole, to, 4));
+        if (n || end < 0) free(to);
+        else whole = to;
+    }
+    free(whole);
+}
+
+/* Writes headers of pages, and reads them. */
+static void write_head(void) {
+    i64 told[5];
+    for (i32 n = 0; n < 5; n++) told[n] = dice(9) ? (i64)dice(dice(2) ? 200 : 1U << 31) : (i64)((u64)dice(~0U) << 32 | dice(~0U));
+    told[0] = dice(2);
+    u8 *to = sized(40);
+    i64 size = stedi_header(told[0], told[1], told[2], told[3], told[4], to);
+    Head head;
+    if (size >= 0) {
+        assert(size <= 40 && stedi_head(to, size, 0, &head) == size);
+        assert(head.kind == 2 * told[0] && head.size == told[1] && head.packed == told[2]);
+        assert((told[0] ? head.entries : head.count) == told[3]);
+        assert((told[0] ? head.dictionary_encoding : head.encoding) == told[4]);
+    }
+    free(to);
+}
+
 /* Reads the header of a page that is almost right. Returns whether it was taken. */
 static int read_head(void) {
     u8 made[4096];
@@ -78,6 +110,8 @@ static int read_head(void) {
         assert(!found[n].head.kind || (found[n].head.kind == 2 && !n));
     }
     free(found);
+    pickle(bytes, before + size, before);
+    write_head();
     free(bytes);
     return end >= 0;
 }

@@ -426,7 +426,7 @@ def test_pages_without_the_last_entries_of_a_dictionary_stay_as_they_are(tmp_pat
     name, path = "step_trainer_landing", tmp_path / "a.parquet"
     people = [f"p{row // 10}" for row in range(80)]  # in pages of 20 rows
     times = list(range(80))
-    columns = [times, people, times, [None] * 80, ["file"] * 80]
+    columns: list[Sequence[Any]] = [times, people, times, [None] * 80, ["file"] * 80]
     table = table_of(name, columns, [False, False, False, True, False])
     pq.write_table(
         table, path, compression="zstd", store_schema=False, use_dictionary=["serialNumber"], data_page_size=1,
@@ -460,7 +460,7 @@ def test_a_bound_of_those_who_left_stays_where_somebody_else_has_it(
         numbers[row] = number
     for row, number in ((30, 1), (31, 99)):
         numbers[row], people[row] = number, "leaves"
-    columns = [list(range(100)), people, numbers, [None] * 100, ["file"] * 100]
+    columns: list[Sequence[Any]] = [list(range(100)), people, numbers, [None] * 100, ["file"] * 100]
     table = table_of(name, columns, [False, False, False, True, False])
     pq.write_table(
         table, path, compression="zstd", store_schema=False, use_dictionary=["serialNumber"], data_page_size=1,

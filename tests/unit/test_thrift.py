@@ -1,7 +1,8 @@
-"""Headers of pages are read in C as in Python, or left to it; damaged and crafted ones, too."""
+"""Structures and headers of pages are read in C as in Python, or left to it; damaged and crafted ones, too."""
 
 from __future__ import annotations
 
+import pickletools
 from ctypes import byref, c_char
 from pathlib import Path
 from random import Random, randrange
@@ -76,6 +77,74 @@ def read_head(data: bytes, at: int) -> tuple[int, list[int], list[bytes | None]]
         None if place < 0 else data[place : place + size] for place, size in zip(told[8::2], told[9::2], strict=True)
     ]
     return end, told[:8], parts
+
+
+SAFE = {
+    *("EMPTY_DICT", "EMPTY_LIST", "MARK", "SETITEMS", "APPENDS", "TUPLE2", "NONE", "STOP"),
+    *("BININT", "BININT1", "LONG1", "SHORT_BINBYTES", "BINBYTES"),
+}
+"""The instructions of a pickle that makes dictionaries, lists, pairs, None, integers and bytes, and calls nothing."""
+
+
+def test_a_structure_is_read_in_c_as_in_python_and_its_pickle_calls_nothing() -> None:
+    seed = randrange(1 << 32)
+    print(f"seed {seed}")
+    chance, taken, count = Random(seed), 0, tries(1_000, 3_000, 100_000)
+    big = [-(1 << 63), (1 << 63) - 1, 1 << 31, -(1 << 31) - 1, 255, 256]
+    for number in range(count):
+        fields = structure(chance, depth=chance.randrange(1, 6))
+        if chance.random() < 0.3:
+            fields[chance.randrange(40)] = thrift.I64, chance.choice(big)
+            fields[-3] = BINARY, chance.randbytes(chance.choice([255, 256, 300]))
+            fields[70_000 if number % 2 else 300] = thrift.TRUE, None
+        data = bytearray(b"ab" + thrift.write(fields) + b"c")
+        for _ in range(chance.choice([0, 0, 1, 3])):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        del data[len(data) - chance.choice([0, 0, 9]) :]
+        for form in (bytes(data), memoryview(data), memoryview(bytes(data))):
+            try:
+                expected: Any = thrift._struct(form, 2, thrift._DEEPEST)
+            except (thrift.Unreadable, IndexError):
+                with pytest.raises(thrift.Unreadable):
+                    thrift.read(form, 2)
+                continue
+            assert thrift.read(form, 2) == expected
+        to = bytearray(18 * len(data) + 64)
+        end = thrift.library().stedi_pickle(bytes(data), len(data), 2, len(to), byref(c_char.from_buffer(to)))
+        assert end != -2, "there is room for 18 bytes for each byte"
+        if end >= 0:
+            assert {code.name for code, _, _ in pickletools.genops(to)} <= SAFE
+            taken += 1
+    assert taken > count / 4
+
+
+def test_a_long_structure_is_read_as_a_short_one() -> None:
+    fields = {4: (thrift.LIST, (STRUCT, [{1: (BINARY, bytes([n % 256]) * 9), 5: (I32, -n)} for n in range(9_000)]))}
+    data = thrift.write(fields)
+    assert thrift.library().stedi_pickle(data, len(data), 0, 100, byref(c_char.from_buffer(bytearray(100)))) == -2
+    assert thrift.read(data) == (fields, len(data))
+
+
+def test_what_is_nested_too_deeply_is_not_read() -> None:
+    for nested in (b"\x1c" * 100_000, b"\x19" * 100_000):
+        with pytest.raises(thrift.Unreadable):
+            thrift.read(nested)
+        room = byref(c_char.from_buffer(bytearray(1_000)))
+        assert thrift.library().stedi_pickle(nested, len(nested), 0, 1_000, room) == -1
+
+
+@pytest.mark.parametrize(
+    ("size", "packed", "count", "encoding"), [(0, 0, 0, 0), (1 << 26, 63, 64, 8), (127, 8191, 1, 2)]
+)
+def test_a_header_is_written_as_it_is_read(size: int, packed: int, count: int, encoding: int) -> None:
+    data = {1: (I32, count), 2: (I32, encoding), 3: (I32, 3), 4: (I32, 3)}
+    page = {1: (I32, 0), 2: (I32, size), 3: (I32, packed), 5: (STRUCT, data)}
+    assert thrift.page_header(size, packed, count, encoding) == thrift.write(page)
+    dictionary = {1: (I32, 2), 2: (I32, size), 3: (I32, packed), 7: (STRUCT, {1: (I32, count), 2: (I32, encoding)})}
+    assert thrift.page_header(size, packed, count, encoding, dictionary=True) == thrift.write(dictionary)
+    for wrong in (-1, 1 << 31):
+        with pytest.raises(thrift.Unreadable):
+            thrift.page_header(wrong, packed, count, encoding)
 
 
 def test_a_page_header_is_read_as_thrift_reads_it() -> None:
@@ -172,6 +241,9 @@ def test_no_header_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
         ("while (at >= 0 && at < size) {", "while (at >= 0) {"),
         ("found.head.packed < 0 || found.head.packed > size - at", "found.head.packed < 0"),
         ("if (count < most) to[count]", "if (count <= most) to[count]"),
+        ("if ((out->full = size > out->room - out->size)) return 0;", ""),
+        ("at < 0 || found > (u64)(size - at) || found > INT32_MAX", "at < 0 || found > INT32_MAX"),
+        ("if (size < 0 || packed < 0 || count < 0 || encoding < 0) return -1;", ""),
         ("if (statistics->kinds[field] != BINARY) return 0;", ""),
     ],
 )

@@ -31,7 +31,6 @@ from stedi.engines.parquet import (
     META,
     MOST_BYTES,
     PLAIN,
-    RLE,
     Buffers,
     Chunk,
     DataPage,
@@ -57,6 +56,8 @@ from stedi.storage import durable, s3
 _TIMES = 3
 """Memory for a file, as a multiple of its size: the file, the new file, and an uncompressed row group."""
 _FORMS = {1: "<q", 2: "<d", 3: "<i"}
+_DATA, _DICTIONARY = 0, 2
+"""Types of pages."""
 _ASKED = bytes([0, 0, 1]).ljust(256, b"\0")
 """A table that translates the marks of rows: 2 to 1, and every other mark to 0."""
 _LEFT_OUT = {META[name] for name in ("bloom", "bloom_size", "size")}
@@ -372,10 +373,12 @@ class _Shortened:
                 entries, dictionary = chunk.entries, chunk.dictionary
                 if chunk.kind:
                     self._dictionary(bytearray(b"\1") * entries)
-                place = self._added(made, 2, chunk.dictionary_encoding, (chunk.dictionary_page,), chunk.dictionary_size)
+                place = self._added(
+                    made, _DICTIONARY, chunk.dictionary_encoding, (chunk.dictionary_page,), chunk.dictionary_size
+                )
             else:
                 renumbered, dictionary, entries = self._dictionary(used)
-                place = self._page(made, 2, 7, (entries, chunk.dictionary_encoding), dictionary)
+                place = self._page(made, _DICTIONARY, entries, chunk.dictionary_encoding, dictionary)
             width = max(1, (entries - 1).bit_length())
             meta[META["dictionary"]] = I64, place
             if not chunk.kind and 5 in chunk.statistics and self._numbered == len(chunk.pages):
@@ -386,7 +389,9 @@ class _Shortened:
         meta.pop(META["data"])
         for data, touches in zip(chunk.pages, self._touches, strict=True):
             if not touches and (data.encoding == PLAIN or renumbered is None or data.highest < entries):
-                place = self._added(made, 0, data.encoding, (data.whole,), data.size + len(data.whole) - len(data.body))
+                place = self._added(
+                    made, _DATA, data.encoding, (data.whole,), data.size + len(data.whole) - len(data.body)
+                )
                 kept += data.count
             else:
                 page = buffers.page(chunk, data, self._split.stay)
@@ -399,7 +404,7 @@ class _Shortened:
                 if not page.rows:
                     continue
                 kept += page.rows
-                place = self._page(made, 0, 5, (page.rows, data.encoding, RLE, RLE), body)
+                place = self._page(made, _DATA, page.rows, data.encoding, body)
             meta.setdefault(META["data"], (I64, place))
         meta[META["values"]] = I64, kept
         meta[META["unpacked"]], meta[META["packed"]] = ((I64, size) for size in self._sizes)
@@ -444,10 +449,10 @@ class _Shortened:
             raise Unsupported
         return renumbered, bytes(memoryview(to)[:size]), left.value
 
-    def _page(self, made: _New, kind: int, place: int, told: Sequence[int], body: bytes | memoryview) -> int:
+    def _page(self, made: _New, kind: int, count: int, encoding: int, body: bytes | memoryview) -> int:
         packed = made.packed(body)
-        head = thrift.write_numbers((kind, len(body), len(packed)), place, told)
-        return self._added(made, kind, told[1], (head, packed), len(head) + len(body))
+        head = thrift.page_header(len(body), len(packed), count, encoding, dictionary=kind == _DICTIONARY)
+        return self._added(made, kind, encoding, (head, packed), len(head) + len(body))
 
     def _added(self, made: _New, kind: int, encoding: int, parts: Sequence[bytes | memoryview], size: int) -> int:
         at = made.at

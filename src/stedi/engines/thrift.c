@@ -1,10 +1,11 @@
-/* Reads the headers of the pages of a Parquet file, structures in Thrift's compact protocol.
+/* Reads structures in Thrift's compact protocol: the footer of a Parquet file, and the headers of its pages.
 
    Every function returns a negative number for bytes that it cannot read, and never reads or writes outside of the memory
    that it was given: the bytes can be damaged, or crafted. What is refused here may still be read by `thrift.py`.
 
    The library uses no Python and keeps no state: it is called through ctypes, so other threads run at the same time. */
 #include <stdint.h>
+#include <string.h>
 
 typedef int32_t i32;
 typedef int64_t i64;
@@ -91,6 +92,88 @@ static i64 structure(const u8 *bytes, i64 size, i64 at, i32 depth, Fields *field
     return -1;
 }
 
+typedef struct { u8 *to; i64 size, room; int full; } Out; /* what is written, and whether there was too little room */
+
+static int put(Out *out, const void *from, i64 size) {
+    if ((out->full = size > out->room - out->size)) return 0;
+    memcpy(out->to + out->size, from, (size_t)size);
+    out->size += size;
+    return 1;
+}
+
+static int put_byte(Out *out, u8 byte) { return put(out, &byte, 1); }
+
+/* Writes the `size` lowest bytes of a number after the instruction that reads them, the lowest first. */
+static int put_bytes(Out *out, u8 instruction, u64 value, i32 size) {
+    u8 bytes[9] = {instruction};
+    for (i32 n = 0; n < size; n++) bytes[n + 1] = (u8)(value >> 8 * n);
+    return put(out, bytes, size + 1);
+}
+
+static int put_integer(Out *out, i64 value) {
+    if (value >= 0 && value < 256) return put_bytes(out, 'K', (u64)value, 1);
+    if (value >= INT32_MIN && value <= INT32_MAX) return put_bytes(out, 'J', (u64)value, 4);
+    return put_byte(out, 0x8a) && put_bytes(out, 8, (u64)value, 8);
+}
+
+static int put_pair(Out *out) { return put_byte(out, 0x86); }
+
+static i64 pickled_structure(const u8 *bytes, i64 size, i64 at, i32 depth, Out *out);
+
+/* Writes a value as a pickle. Returns the offset of its end. */
+static i64 pickled_value(const u8 *bytes, i64 size, i64 at, i32 kind, i32 depth, Out *out) {
+    u64 found;
+    if (kind >= I16 && kind <= I64) {
+        at = number(bytes, size, at, &found);
+        return at >= 0 && put_integer(out, (i64)(found >> 1) ^ -(i64)(found & 1)) ? at : -1;
+    }
+    if (kind == BINARY) {
+        at = number(bytes, size, at, &found);
+        if (at < 0 || found > (u64)(size - at) || found > INT32_MAX) return -1;
+        int done = found < 256 ? put_bytes(out, 'C', found, 1) : put_bytes(out, 'B', found, 4);
+        return done && put(out, bytes + at, (i64)found) ? at + (i64)found : -1;
+    }
+    if (kind == STRUCT) return pickled_structure(bytes, size, at, depth - 1, out);
+    if (kind != LIST || at >= size || depth < 2) return -1;
+    i32 of = bytes[at] & 15;
+    found = bytes[at++] >> 4;
+    if (found == 15) at = number(bytes, size, at, &found);
+    if (at < 0 || found > (u64)(size - at) || of == 1 || of == 2) return -1; /* 1 and 2: true and false */
+    if (!put_integer(out, of) || !put_byte(out, ']') || !put_byte(out, '(')) return -1;
+    for (; found && at >= 0; found--) at = pickled_value(bytes, size, at, of, depth - 1, out);
+    return at >= 0 && put_byte(out, 'e') && put_pair(out) ? at : -1;
+}
+
+static i64 pickled_structure(const u8 *bytes, i64 size, i64 at, i32 depth, Out *out) {
+    if (depth <= 0 || !put_byte(out, '}') || !put_byte(out, '(')) return -1;
+    for (i64 field = 0; at >= 0 && at < size;) {
+        i32 head = bytes[at++], kind = head & 15;
+        u64 id;
+        if (!head) return put_byte(out, 'u') ? at : -1;
+        if (head >> 4) field += head >> 4;
+        else {
+            at = number(bytes, size, at, &id);
+            if (at < 0 || id > 1 << 16) return -1;
+            field = (i64)(id >> 1) ^ -(i64)(id & 1);
+        }
+        if (!put_integer(out, field) || !put_integer(out, kind)) return -1;
+        if (kind == 1 || kind == 2) at = put_byte(out, 'N') ? at : -1; /* true and false */
+        else at = pickled_value(bytes, size, at, kind, depth, out);
+        if (at >= 0 && !put_pair(out)) return -1;
+    }
+    return -1;
+}
+
+/* Writes the structure that begins at an offset as a pickle, which Python reads much faster than it reads fields: it has
+   dictionaries, lists, pairs, integers, bytes and None, and names nothing that Python would run. Returns the offset of its
+   end; -2 if there is too little room. */
+i64 stedi_pickle(const u8 *bytes, i64 size, i64 at, i64 room, u8 *to) {
+    enum { DEEPEST = 24 };                              /* as in `thrift.py` */
+    Out out = {to, 0, room, 0};
+    at = at < 0 ? -1 : pickled_structure(bytes, size, at, DEEPEST, &out);
+    return at >= 0 && put_byte(&out, '.') ? at : out.full ? -2 : -1;
+}
+
 /* Sets *value to the number in a field, -1 if there is none. Returns whether the field has no other type. */
 static int told(const Fields *fields, i32 field, i64 *value) {
     *value = fields->kinds[field] ? fields->values[field] : -1;
@@ -148,4 +231,26 @@ i64 stedi_heads(const u8 *bytes, i64 size, i64 most, Found *to) {
         if (count < most) to[count] = found;
     }
     return count;
+}
+
+/* Writes a field of a structure, a number of 32 bits that is not negative. Returns where it ends. */
+static u8 *put_field(u8 *to, i32 step, i64 value) {
+    *to++ = (u8)(step << 4 | I32);
+    for (value *= 2; value > 127; value >>= 7) *to++ = (u8)(value | 128);
+    *to++ = (u8)value;
+    return to;
+}
+
+/* Writes the header of a data page of version 1, whose levels are encoded as runs, or of a dictionary page. Returns its
+   size, at most 40 bytes; -1 if a number is negative or has more than 32 bits. */
+i64 stedi_header(i64 dictionary, i64 size, i64 packed, i64 count, i64 encoding, u8 *to) {
+    enum { RUNS = 3 };
+    if (size < 0 || packed < 0 || count < 0 || encoding < 0) return -1;
+    if (size > INT32_MAX || packed > INT32_MAX || count > INT32_MAX || encoding > INT32_MAX) return -1;
+    u8 *at = put_field(put_field(put_field(to, 1, dictionary ? 2 : 0), 1, size), 1, packed);
+    *at++ = (u8)((dictionary ? 4 : 2) << 4 | STRUCT);
+    at = put_field(put_field(at, 1, count), 1, encoding);
+    if (!dictionary) at = put_field(put_field(at, 1, RUNS), 1, RUNS);
+    *at++ = 0, *at++ = 0;
+    return at - to;
 }

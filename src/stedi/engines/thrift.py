@@ -1,13 +1,13 @@
 """Thrift's compact protocol, the encoding of the headers and the footer of a Parquet file.
 
 Structures are read and written without a schema: fields by number, with their types, whatever they mean. `thrift.c`
-reads the headers of many pages at once, if it is compiled.
+reads them faster, if it is compiled, and the headers of many pages at once; what it refuses is read here.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ctypes import byref, c_char, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -25,13 +25,18 @@ _PAGE = struct.Struct("<19q")
 """What `thrift.c` writes about a page: see `page_headers`."""
 _PAGES = 16
 """How many pages of a chunk are expected."""
+_ROOM, _TOO_LITTLE = 1 << 14, -2
+"""How many bytes of a pickle are expected, and what `thrift.c` returns if there are more: at most 18 for each byte."""
+
+_Header = c_char * 40
+"""Memory for the header of a page."""
 
 Struct = dict[int, tuple[int, Any]]
 """The fields of a structure: type and value by number."""
 
 
 class Unreadable(Exception):
-    """These bytes are not a structure that this module can read."""
+    """These bytes are not a structure that this module can read, or these numbers not those of a page."""
 
 
 def read(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
@@ -40,6 +45,15 @@ def read(data: bytes | memoryview, at: int = 0) -> tuple[Struct, int]:
     Raises:
         Unreadable: There is no structure, or it has an unsupported type.
     """
+    native, load = _reader()
+    if native and (isinstance(data, bytes) or not data.readonly):
+        room, end = _ROOM, _TOO_LITTLE
+        while end == _TOO_LITTLE:
+            to = bytearray(room)
+            end = native(_content(data), len(data), at, room, byref(c_char.from_buffer(to)))
+            room *= 8
+        if end >= 0:
+            return load(to), end
     try:
         return _struct(data, at, _DEEPEST)
     except IndexError:
@@ -64,14 +78,47 @@ def page_headers(chunk: bytes | bytearray | memoryview) -> Iterable[tuple[int, .
     native = library()
     if native is None:
         return None
-    # ctypes points to the memory of `bytes`, or to memory that can be written
-    content = byref(c_char.from_buffer(chunk)) if chunk and not isinstance(chunk, bytes) else bytes(chunk)
-    most, count = 0, _PAGES
+    content, most, count = _content(chunk), 0, _PAGES
     while count > most:  # there are more pages than there was room for
         most = count
         to = bytearray(_PAGE.size * most)
         count = native.stedi_heads(content, len(chunk), most, byref(c_char.from_buffer(to)))
     return None if count < 0 else _PAGE.iter_unpack(memoryview(to)[: _PAGE.size * count])
+
+
+def page_header(size: int, packed: int, count: int, encoding: int, *, dictionary: bool = False) -> bytes:
+    """Returns the header of a data page of version 1, whose levels are encoded as runs, or of a dictionary page.
+
+    Args:
+        size: The size of its body, uncompressed.
+        packed: The size of its body.
+        count: The number of its rows or entries.
+        encoding: The encoding of its values.
+        dictionary: Whether it is a dictionary page.
+
+    Raises:
+        Unreadable: A number is negative or has more than 32 bits.
+    """
+    to = _Header()
+    end = library().stedi_header(dictionary, size, packed, count, encoding, to)
+    if end < 0:
+        raise Unreadable
+    return to.raw[:end]
+
+
+def _content(data: bytes | bytearray | memoryview) -> Any:
+    """Returns bytes as an argument for C."""
+    # ctypes points to the memory of `bytes`, or to memory that can be written
+    return byref(c_char.from_buffer(data)) if data and not isinstance(data, bytes) else bytes(data)
+
+
+@cache
+def _reader() -> tuple[Any, Any]:
+    """Returns the function that writes a structure as a pickle, and the one that loads it; None if not compiled."""
+    from _pickle import loads  # what `pickle` imports besides takes longer than reading some footers
+
+    native = library()
+    return native and native.stedi_pickle, loads
 
 
 @cache
@@ -81,6 +128,8 @@ def library() -> Any:
         Path(__file__).with_suffix(".c"),
         {
             "stedi_head": [c_int64, c_void_p, c_int64, c_int64, c_void_p],
+            "stedi_pickle": [c_int64, c_void_p, c_int64, c_int64, c_int64, c_void_p],
+            "stedi_header": [c_int64, c_int64, c_int64, c_int64, c_int64, c_int64, c_void_p],
             "stedi_heads": [c_int64, c_void_p, c_int64, c_int64, c_void_p],
         },
     )
@@ -91,22 +140,6 @@ def write(fields: Struct) -> bytes:
     to = bytearray()
     _put_struct(to, fields)
     return bytes(to)
-
-
-def write_numbers(numbers: Sequence[int], place: int, inner: Sequence[int]) -> bytes:
-    """Returns the bytes of a structure of 32-bit numbers, its fields from 1 on, and of a structure of such in a field.
-
-    Headers of pages are like this: `write` takes several times as long.
-    """
-    to = bytearray()
-    for value in numbers:
-        to.append(1 << 4 | I32)
-        _put_number(to, value)
-    to.append((place - len(numbers)) << 4 | STRUCT)
-    for value in inner:
-        to.append(1 << 4 | I32)
-        _put_number(to, value)
-    return bytes(to) + b"\0\0"
 
 
 def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
@@ -193,15 +226,20 @@ def _put_number(to: bytearray, value: int) -> None:
 
 def _put_struct(to: bytearray, fields: Struct) -> None:
     last = 0
-    for number in sorted(fields):
-        kind, value = fields[number]
+    for number, (kind, value) in sorted(fields.items()):
         if 0 < number - last < 16:
             to.append((number - last) << 4 | kind)
         else:
             to.append(kind)
             _put_number(to, number)
         last = number
-        if value is not None:
+        if kind in _NUMBERS:  # most fields are: a call would take most of the time
+            value = value << 1 if value >= 0 else (-value << 1) - 1
+            while value > 127:
+                to.append(value & 127 | 128)
+                value >>= 7
+            to.append(value)
+        elif value is not None:
             _put(to, kind, value)
     to.append(0)
 
