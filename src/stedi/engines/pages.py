@@ -17,6 +17,7 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_int64
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,6 @@ from stedi.engines.parquet import (
     selected_plain,
     selected_texts,
     selected_values,
-    texts_of,
 )
 from stedi.engines.thrift import I32, I64, LIST, STRUCT, TRUE, Struct
 from stedi.schema.tables import ALL_COLUMNS, Column, DataFile
@@ -370,7 +370,7 @@ class _Shortened:
         elif chunk.dictionary_encoding is not None:
             used = self._used()
             if used is None:
-                entries, dictionary = chunk.entries, chunk.dictionary
+                entries = chunk.entries
                 if chunk.kind:
                     self._dictionary(bytearray(b"\1") * entries)
                 place = self._added(
@@ -382,7 +382,7 @@ class _Shortened:
             width = max(1, (entries - 1).bit_length())
             meta[META["dictionary"]] = I64, place
             if not chunk.kind and 5 in chunk.statistics and self._numbered == len(chunk.pages):
-                texts = texts_of(dictionary, entries)
+                texts = chunk.texts() if used is None else list(compress(chunk.texts(), used))
         elif META["dictionary"] in meta:
             raise Unsupported
         kept = 0

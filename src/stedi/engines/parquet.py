@@ -149,7 +149,7 @@ def read_footer(source: memoryview | StoredBytes) -> Struct:
 
 def refuse_unknown(fields: Struct, known: Mapping[str, int]) -> None:
     """Refuses unknown fields, because they could reveal something about removed rows."""
-    if not fields.keys() <= set(known.values()):
+    if not set(known.values()).issuperset(fields):
         raise Unsupported
 
 
@@ -284,6 +284,10 @@ class Chunk:
         """Returns the texts of the dictionary; raises `Unsupported` if a page has values outside it."""
         if any(page.encoding == PLAIN for page in self.pages):
             raise Unsupported
+        return self._texts
+
+    @cached_property
+    def _texts(self) -> list[str]:
         return texts_of(self.dictionary, self.entries)
 
     def marks(self, flags: bytearray, buffers: Buffers, used: bytearray) -> bytearray:
