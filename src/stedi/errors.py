@@ -222,6 +222,11 @@ def printable_name(name: str) -> str:
     return printable(text)
 
 
+def many(count: int, noun: str, plural: str = "") -> str:
+    """Returns a count with its noun, in the plural unless it is one; the plural has an s if none is given."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def json_text(text: str) -> str:
     """Returns an equivalent JSON document in which characters that `printable` escapes are written as JSON escapes."""
     if text.isascii() and text.isprintable():

@@ -233,7 +233,7 @@ def test_a_table_that_is_rewritten_again_and_again_does_not_gather_manifests(cat
 
 def test_a_file_that_is_not_there_cannot_leave(catalog: Catalog, write: Writer) -> None:
     base = head(catalog)
-    with pytest.raises(LakeError, match="1 files to remove are not in its current snapshot"):
+    with pytest.raises(LakeError, match="its current snapshot lacks 1 file to remove"):
         catalog.stage(TABLE, write("a"), ["/nowhere.parquet"], {}, branch="r", base=base)
     assert catalog.table(TABLE).branches == {"main": base}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 import quick
@@ -23,7 +24,7 @@ from stedi import cli, datasets
 from stedi.datasets import describe, drop, quality
 from stedi.datasets.manifest import Release
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import AuditFailed, UsageError
+from stedi.errors import AuditFailed, UsageError, many
 from stedi.lake import Lake
 from stedi.landing import sample
 
@@ -97,7 +98,7 @@ def test_one_changed_label_stops_a_release(
         for column in ("label", "events"):
             copy = Path(shutil.copytree(folder, tmp_path / column))
             changed(max(copy.glob("data/*.parquet"), key=os.path.getsize), column, rng)
-            with pytest.raises(AuditFailed, match="own labels, found 1 rows"):
+            with pytest.raises(AuditFailed, match="own labels, found rows with others: 1;"):
                 prove(engine, allowed, copy, *rest, **more)
             caught.append(column)
         prove(engine, allowed, folder, *rest, **more)
@@ -235,6 +236,39 @@ def test_who_leaves_a_copy_leaves_what_describes_it(moments: Release, tmp_path: 
     for name in ("quality.json", "README.md", "croissant.json"):
         assert gone not in (copy / name).read_text("utf-8")
     assert f"{moments.subjects - 1:,} customers of STEDI" in (copy / "README.md").read_text("utf-8")
+
+
+def test_what_describes_a_recalled_copy_says_so_and_counts_those_who_are_left(
+    moments: Release, windows: Release, tmp_path: Path
+) -> None:
+    for release in (moments, windows):
+        copy = tmp_path / release.name
+        shutil.copytree(release.path, copy)
+        said = [(copy / name).read_text("utf-8") for name in ("README.md", "croissant.json")]
+        assert not any("recalled" in text.lower() for text in said[:1])
+        assert "recalled or erased from it" not in said[1]
+        subjects = pq.read_table(copy / "subjects.parquet").to_pylist()
+        for number, gone in enumerate(subjects[:2], start=1):
+            drop.drop(copy, {gone["subject"]: "2026-01-01T00:00:00Z"}, lambda folder: None, describe.describe)
+            left, now = subjects[number:], json.loads((copy / "manifest.json").read_text("utf-8"))
+            card = (copy / "README.md").read_text("utf-8")
+            who = "1 person who was in it has" if number == 1 else "2 people who were in it have"
+            assert f"**Recalled.** Since it was made, {who} been taken out" in card
+            assert f"{many(len(left), 'customer')} of STEDI" in card
+            assert "when it was made, those who have left since among them" in card
+            for split in ("train", "validation", "test"):
+                there = [row["rows"] for row in left if row["split"] == split]
+                assert f"| {split} | {len(there):,} | {sum(there):,} |" in card
+            assert f"| recalled or erased since | {now['account'][-2]['rows']:,} |" in card
+            assert card.count(f"| {now['account'][-1]['rows']:,} |\n\n## Quality") == 1
+            told = json.loads((copy / "croissant.json").read_text("utf-8"))
+            assert many(len(left), "person", "people") in told["description"]
+            assert told["description"].endswith(
+                f"Since it was made, {many(number, 'person was', 'people were')} recalled or erased from it."
+            )
+            sizes = {path.relative_to(copy).as_posix(): f"{path.stat().st_size} B" for path in copy.rglob("*.parquet")}
+            listed = {f["@id"]: f["contentSize"] for f in told["distribution"] if f["@type"] == "cr:FileObject"}
+            assert listed == sizes
 
 
 def test_a_dry_run_says_what_it_would_be_and_changes_nothing(

@@ -182,7 +182,7 @@ def test_a_recall_of_another_release_or_lake_is_refused(copy: Path, more: dict[s
 def test_a_copy_that_is_not_what_was_signed_is_refused(copy: Path) -> None:
     file = recall(copy, FIRST)
     (copy / "notes.txt").write_text("x")
-    with pytest.raises(RecallRefused, match=r"notes\.txt"):
+    with pytest.raises(RecallRefused, match=r"found 1 problem, first notes\.txt"):
         recalling.apply(copy, file)
 
 

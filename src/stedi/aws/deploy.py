@@ -18,7 +18,7 @@ from pathlib import Path
 from stedi._frozen import dataclass
 from stedi.aws import stacks
 from stedi.aws.account import answering
-from stedi.errors import CloudFailed, UsageError
+from stedi.errors import CloudFailed, UsageError, many
 from stedi.storage import destinations, s3
 
 STACK = "stedi"
@@ -149,7 +149,7 @@ def empty(bucket: str) -> int:
             refused = store.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True}).get("Errors", [])
             if refused:
                 first = refused[0]
-                raise CloudFailed(f"{where}: S3 refused to delete {len(refused):,} objects ({first.get('Code')})")
+                raise CloudFailed(f"{where}: S3 refused to delete {many(len(refused), 'object')} ({first.get('Code')})")
             objects += sum(entry["IsLatest"] for entry in page.get("Versions", ()))
         for page in store.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
             for upload in page.get("Uploads", ()):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.context.progress import Progress
-from stedi.errors import StediError, UsageError
+from stedi.errors import StediError, UsageError, many
 
 if TYPE_CHECKING:
     from stedi.engines import Name
@@ -129,7 +129,7 @@ def _land(lake: Lake, options: argparse.Namespace, done: dict[str, Any]) -> bool
     for what in ("seen", "accepted", "quarantined", "erased"):
         done[what] = sum(getattr(file, what) for file in landed.files if not file.already_landed)
     if failed:
-        _say(f"{failed:,} files could not be landed; `stedi land` names them")
+        _say(f"{many(failed, 'file')} could not be landed; `stedi land` names them")
     return not failed
 
 

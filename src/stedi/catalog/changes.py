@@ -26,7 +26,7 @@ from stedi.catalog import manifests
 from stedi.catalog.manifest_writer import ADDED, EXISTING, write_list, write_manifest
 from stedi.catalog.metadata import Requirements, Updates
 from stedi.catalog.snapshots import DELETED, Snapshot, TableState, local_path, totals, uri
-from stedi.errors import CommitConflict, LakeError
+from stedi.errors import CommitConflict, LakeError, many
 from stedi.schema.tables import DataFile
 from stedi.storage import s3
 
@@ -124,7 +124,7 @@ class SnapshotFiles:
         # a path that is not found would leave its rows in the table without a word
         if len(gone) != len(change.leaving):
             missing = len(change.leaving) - len(gone)
-            raise LakeError(f"table {table}: {missing} files to remove are not in its current snapshot")
+            raise LakeError(f"table {table}: its current snapshot lacks {many(missing, 'file')} to remove")
         listed = self._manifest(
             [
                 {"status": ADDED, "snapshot_id": change.id, "data_file": manifests.entry(table, file)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import pipeline, queries, render, terminal
 from stedi.cli.pipeline import wants_json
-from stedi.errors import UsageError
+from stedi.errors import UsageError, many
 
 if TYPE_CHECKING:
     from stedi.aws.stacks import ChangeSet
@@ -137,7 +137,8 @@ def query(options: argparse.Namespace) -> int:
 
 def _agreed(proposed: ChangeSet, options: argparse.Namespace) -> bool:
     """Shows a change set and asks whether to go on."""
-    terminal.say(f"stack {proposed.stack}: {'new' if proposed.new else 'changed'}, {len(proposed.changes)} changes")
+    what = "new" if proposed.new else "changed"
+    terminal.say(f"stack {proposed.stack}: {what}, {many(len(proposed.changes), 'change')}")
     for change in proposed.changes:
         terminal.say(f"  {change}")
     return bool(options.yes) or _confirmed("go on?")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi.cli import terminal
 from stedi.cli.pipeline import open_lake, wants_json
-from stedi.cli.render import many
-from stedi.errors import AuditFailed
+from stedi.errors import AuditFailed, many
 
 if TYPE_CHECKING:
     from stedi.cli.commands import AddCommand

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi._frozen import dataclass
-from stedi.errors import UsageError, printable
+from stedi.errors import UsageError, many, printable
 
 _ROWS = {
     "customers_landing": "customer records",
@@ -142,7 +142,7 @@ def _searched(receipt: Mapping[str, Any]) -> str:
             f"{len(scanned['found']):,} of them, which we must check by hand."
         )
     but = " except the data named below" if any(removed.get("others", {}).values()) or removed.get("foreign") else ""
-    unread = f" {closed:,} files could not be opened." if closed else ""
+    unread = f" {many(closed, 'file')} could not be opened." if closed else ""
     return f"Afterwards we searched all {files:,} files of our data lake and found no trace of you{but}.{unread}"
 
 
@@ -160,7 +160,7 @@ def _counts(removed: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 def _stays(receipt: Mapping[str, Any]) -> Iterator[str]:
     removed, days = receipt["removed"], receipt.get("not_reached_days", {})
     for word in receipt["not_reached"]:
-        gone = f" They are deleted after at most {days[word]} days." if word in days else ""
+        gone = f" They are deleted after at most {many(days[word], 'day')}." if word in days else ""
         yield _STAY.get(word, word) + gone
     recalls = receipt.get("recalls", ())
     if recalls:
@@ -168,10 +168,10 @@ def _stays(receipt: Mapping[str, Any]) -> Iterator[str]:
         yield f"Data sets with your data that others may have: {names}. A recall tells them which data to remove."
     others = sum(count for counts in removed.get("others", {}).values() for count in counts.values())
     if others:
-        yield f"{others:,} places in data of other people that mention you, since they are part of their own data."
+        yield f"{many(others, 'place')} in data of other people with a mention of you: it belongs to them."
     left = len(removed.get("delivered", {}).get("left", ()))
     if left:
-        yield f"{left:,} delivered files that we must check by hand."
+        yield f"{many(left, 'delivered file')} that we must check by hand."
     if removed.get("foreign"):
         yield "Notes of other programs about our data, which only these programs can change."
 

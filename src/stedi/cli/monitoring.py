@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import open_lake, open_or_create, wants_json, where
-from stedi.cli.render import many
-from stedi.errors import AuditFailed, UsageError
+from stedi.errors import AuditFailed, UsageError, many
 
 if TYPE_CHECKING:
     from stedi.context.runs import Run

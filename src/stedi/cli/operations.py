@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import render, reports, terminal
 from stedi.cli.pipeline import open_lake, wants_json, where
-from stedi.cli.render import many
-from stedi.errors import FORBIDDEN, AuditFailed, UsageError
+from stedi.errors import FORBIDDEN, AuditFailed, UsageError, many
 
 if TYPE_CHECKING:
     from stedi.audit.integrity import Check
@@ -270,7 +269,7 @@ def tag(options: argparse.Namespace) -> int:
     elif options.delete is not None:
         terminal.line(f"{done.name} was deleted; the next maintenance removes what only this tag kept")
     else:
-        terminal.line(f"{done.name} names {len(done.snapshots)} tables as of {render.moment(done.time)}")
+        terminal.line(f"{done.name} names {many(len(done.snapshots), 'table')} as of {render.moment(done.time)}")
     return 0
 
 

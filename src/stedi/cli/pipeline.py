@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedi.cli import hooks, render, terminal
-from stedi.cli.render import many
-from stedi.errors import LandingError, UsageError
+from stedi.errors import LandingError, UsageError, many
 
 if TYPE_CHECKING:
     from stedi.catalog import Snapshot

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import open_lake, wants_json
-from stedi.cli.render import many
 from stedi.cli.rights import asked
-from stedi.errors import AuditFailed, StediError, UsageError
+from stedi.errors import AuditFailed, StediError, UsageError, many
 
 if TYPE_CHECKING:
     from stedi.lake import Lake
@@ -147,7 +146,7 @@ def _ask(lake: Lake, addresses: Sequence[str]) -> None:
 
     def question() -> str:
         count, known = len(addresses), lake.preview_erasure(*addresses, exact=True).known
-        who = "1 customer" if count == 1 else f"{count:,} customers"
+        who = many(count, "customer")
         return f"Erase everything of {who} ({known:,} of {count:,} known)? This cannot be undone. Type yes:"
 
     alone = "erase: expected --yes or a terminal to ask, since it cannot be undone; found neither"
@@ -170,7 +169,7 @@ def _preview(lake: Lake, addresses: Sequence[str], *, as_json: bool) -> int:
 def _say_foreign(places: Mapping[str, int]) -> None:
     """Names the places in the catalog in which other programs mention customers."""
     for place, count in places.items():
-        texts = "1 mention" if count == 1 else f"{count:,} mentions"
+        texts = many(count, "mention")
         terminal.say(f"{place}: {texts} of them stay: another program wrote them and has to remove them")
 
 
@@ -205,7 +204,7 @@ def _show(receipt: Mapping[str, Any]) -> None:
         )
     for table, counts in removed.get("others", {}).items():
         for column, count in counts.items():
-            values = "1 value" if count == 1 else f"{count:,} values"
+            values = many(count, "value")
             terminal.say(
                 f"{table}: {values} of other people in {column} mention them and stay: they are those people's identity"
             )
@@ -221,7 +220,7 @@ def _show(receipt: Mapping[str, Any]) -> None:
     from stedi.privacy.receipts import OUT_OF_REACH
 
     days = receipt.get("not_reached_days", {})
-    stay = {word: f" ({count} days where the AWS stack is deployed)" for word, count in days.items()}
+    stay = {word: f" ({many(count, 'day')} where the AWS stack is deployed)" for word, count in days.items()}
     terminal.line("not reached: " + ", ".join(OUT_OF_REACH[w] + stay.get(w, "") for w in receipt["not_reached"]))
     terminal.line(f"receipt {receipt['id']}")
 
@@ -238,9 +237,9 @@ def _replay(lake: Lake, journal: str, *, as_json: bool) -> int:
         terminal.document({**counts, "receipts": ids, "complete": done.complete})
         return 0 if done.complete else 1
     terminal.line(
-        f"{done.entries:,} entries, {done.new:,} of them new to this lake: "
+        f"{many(done.entries, 'entry', 'entries')}, {done.new:,} of them new to this lake: "
         f"{many(done.withdrawals, 'withdrawal')} landed, "
-        f"{done.waiting:,} wait for a record of their customer, {done.people:,} people erased again"
+        f"{done.waiting:,} wait for a record of their customer, {many(done.people, 'person', 'people')} erased again"
     )
     for id_ in ids:
         terminal.line(f"receipt {id_}")

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import terminal
 from stedi.cli.pipeline import open_lake, wants_json
-from stedi.cli.render import many
-from stedi.errors import UsageError, printable
+from stedi.errors import UsageError, many, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedi.cli import terminal
-from stedi.errors import printable
+from stedi.errors import many, printable
 
 if TYPE_CHECKING:
     from stedi.audit.explain import ExplainedRows, Explanation
@@ -85,9 +85,7 @@ def explained_rows(found: ExplainedRows) -> str:
             for s in row.sources
         ]
     count = len(found.rows)
-    lines.append(
-        f"the first {many(count, 'row')}; there are more" if found.more else f"{count} row{'s' * (count != 1)}"
-    )
+    lines.append(f"the first {many(count, 'row')}; there are more" if found.more else many(count, "row"))
     return "\n".join(lines)
 
 
@@ -227,8 +225,3 @@ def moment(at: datetime | None, *, exact: bool = False) -> str:
 def identified(snapshot: int | None) -> str | None:
     """Returns a snapshot's id as JSON has it: a text, for many readers of JSON round numbers of 64 bits."""
     return None if snapshot is None else str(snapshot)
-
-
-def many(count: int, noun: str) -> str:
-    """Returns a count with its noun, in the plural unless it is one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from stedi.cli import render, terminal
 from stedi.cli.pipeline import open_lake, say_stale, wants_json
-from stedi.cli.render import many
-from stedi.errors import UsageError
+from stedi.errors import UsageError, many
 
 if TYPE_CHECKING:
     from stedi.lake import Lake
@@ -58,7 +57,7 @@ def withdraw(options: argparse.Namespace) -> int:
     after = "after that build" if built is None else "from now on"
     terminal.line(
         "earlier snapshots hide their rows, except from an officer with --as-published; `stedi maintain` "
-        f"removes these snapshots {done.history_days:g} days {after}"
+        f"removes these snapshots {done.history_days:g} {'day' if done.history_days == 1 else 'days'} {after}"
         + (f", except those with the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
     )
     say_stale(done.stale)
@@ -177,7 +176,7 @@ def _confirm(lake: Lake, wanted: Mapping[str, str]) -> None:
     """
 
     def question() -> str:
-        who = "1 customer" if len(wanted) == 1 else f"{len(wanted):,} customers"
+        who = many(len(wanted), "customer")
         found = lake.preview_withdrawal(wanted, exact=True)
         known = f"{found.known:,} of {len(wanted):,} known"
         if found.strangers:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from stedi._frozen import dataclass
 from stedi.context import operator
 from stedi.context.progress import instant
-from stedi.errors import CopiedLake, LakeError, QueryRefused, StediError, UsageError
+from stedi.errors import CopiedLake, LakeError, QueryRefused, StediError, UsageError, many
 from stedi.privacy import state
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.roles import GRANTS
@@ -337,7 +337,7 @@ def wrong(root: Path, key: Key, lake_id: str, mark: tuple[int, str] = (0, "")) -
         yield FOLDER, f"a log that begins with line {begins:,}", f"line {first:,}"
     there, expected = mark
     if there > number or (there in seals and seals[there] != expected):
-        other = f"{number:,} lines" if there > number else "another of that number"
+        other = f"{many(number, 'line')}" if there > number else "another of that number"
         yield FOLDER, f"line {there:,} as it was seen", other
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stedi.datasets.options import SPLITS
 from stedi.datasets.quality import Quality
+from stedi.errors import many
 
 NAME = "README.md"
 _SIZES = (("1K", 1_000), ("10K", 10_000), ("100K", 100_000), ("1M", 1_000_000), ("10M", 10_000_000))
@@ -21,11 +22,11 @@ def text(manifest: Mapping[str, Any], quality: Quality) -> str:
     """
     parts = [
         _front_matter(manifest),
-        f"# {manifest['release']}\n\n{_what(manifest)}",
+        f"# {manifest['release']}\n\n{_what(manifest)}{_since(manifest)}",
         f"## From whom\n\n{_consent(manifest)}",
         f"## Splits\n\n{_splits(manifest)}",
         f"## Columns\n\n{_columns(manifest)}",
-        *([f"## Labels\n\n{_labels(manifest['labels'])}"] if manifest.get("labels") else []),
+        *([f"## Labels\n\n{_labels(manifest)}"] if manifest.get("labels") else []),
         f"## Account\n\n{_account(manifest)}",
         f"## Quality\n\n{_quality(manifest, quality)}",
         f"## Limits\n\n{_limits(manifest)}",
@@ -86,6 +87,24 @@ def _what(manifest: Mapping[str, Any]) -> str:
     )
 
 
+def left(manifest: Mapping[str, Any]) -> int:
+    """Returns how many people were recalled or erased from a release since it was made."""
+    return len((manifest.get("parent") or {}).get("drop", ()))
+
+
+def _since(manifest: Mapping[str, Any]) -> str:
+    """Returns what the counts of a release leave out since people were taken out of it."""
+    gone = left(manifest)
+    if not gone:
+        return ""
+    who = many(gone, "person who was in it has", "people who were in it have")
+    return (
+        f"\n\n**Recalled.** Since it was made, {who} been taken out, because their data may no longer be used. All "
+        "counts below are of those who are left, unless they say otherwise. Models trained on it before have seen the "
+        "others."
+    )
+
+
 def _consent(manifest: Mapping[str, Any]) -> str:
     public = " and to share with the public" if manifest["purpose"] == "public" else ""
     readings = {
@@ -93,11 +112,11 @@ def _consent(manifest: Mapping[str, Any]) -> str:
         "since-consent": "their readings from the day of their consent on",
     }[manifest["policy"]["readings"]]
     return (
-        f"{manifest['subjects']:,} customers of STEDI whose current record, at {manifest['consent_as_of']}, agrees to "
-        f"research{public}; {readings}. Nobody else's data are in it: that was proved over the files as they were "
-        "written. The legal basis is that consent; it can be withdrawn at any time.\n\nPeople stand under ids of this "
-        "release alone. No address, name or serial number is in it, and only the lake can tell who is who. That is "
-        "pseudonymous, not anonymous."
+        f"{many(manifest['subjects'], 'customer')} of STEDI whose current record, at {manifest['consent_as_of']}, "
+        f"agrees to research{public}; {readings}. Nobody else's data are in it: that was proved over the files as they "
+        "were written. The legal basis is that consent; it can be withdrawn at any time.\n\nPeople stand under ids of "
+        "this release alone. No address, name or serial number is in it, and only the lake can tell who is who. That "
+        "is pseudonymous, not anonymous."
     )
 
 
@@ -119,12 +138,16 @@ def _columns(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _labels(labels: Mapping[str, Any]) -> str:
+def _labels(manifest: Mapping[str, Any]) -> str:
+    labels = manifest["labels"]
+    # nobody but the lake can tell which of them were of people who have left
+    made = " when it was made, those who have left since among them" if left(manifest) else ""
     return (
-        f"A file of labels (SHA-256 `{labels['sha256']}`) gave them, joined by person and time: {labels['spans']:,} "
-        f"spans and {labels['instants']:,} instants of people who could be in this release. {labels['elsewhere']:,} "
-        f"rows of {labels['people_elsewhere']:,} others were left out, and {labels['ambiguous']:,} rows under a serial "
-        "number that several people have used. The clock of the labels was not corrected."
+        f"A file of labels (SHA-256 `{labels['sha256']}`) gave them, joined by person and time: "
+        f"{many(labels['spans'], 'span')} and {many(labels['instants'], 'instant')} of people who could be in this "
+        f"release{made}. {many(labels['elsewhere'], 'row')} of {many(labels['people_elsewhere'], 'other')} were left "
+        f"out, and {many(labels['ambiguous'], 'row')} under a serial number that "
+        "several people have used. The clock of the labels was not corrected."
     )
 
 
@@ -153,7 +176,7 @@ def _quality(manifest: Mapping[str, Any], quality: Quality) -> str:
     if overall["matched_share"] is not None:
         lines.append(f"- Of the step trainer's readings {overall['matched_share']:.1%} found an accelerometer reading.")
     for axis, people in overall["constant_channels"].items():
-        lines.append(f"- `{axis}` never changes for {people:,} people.")
+        lines.append(f"- `{axis}` never changes for {many(people, 'person', 'people')}.")
     lines.append("\n`quality.json` has these and more for each person.")
     return "\n".join([lines[0], "", *lines[1:]])
 

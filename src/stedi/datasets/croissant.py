@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stedi.datasets import card
 from stedi.datasets.options import SPLITS
 from stedi.datasets.quality import Quality
+from stedi.errors import many
 
 NAME = "croissant.json"
 _TYPES = {
@@ -54,12 +56,14 @@ def document(manifest: Mapping[str, Any], quality: Quality) -> dict[str, Any]:
     release, files = manifest["release"], manifest["files"]
     data = {split: [file for file in files if file["path"].startswith(f"data/{split}-")] for split in SPLITS}
     sets = [split for split in SPLITS if data[split]]
+    people = many(manifest["subjects"], "person", "people")
+    left = card.left(manifest)
+    gone = f" Since it was made, {many(left, 'person was', 'people were')} recalled or erased from it." if left else ""
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "name": release.replace("@", "-"),
-        "description": f"Step trainer and accelerometer readings of {manifest['subjects']:,} consenting people. "
-        f"{quality.verdict}.",
+        "description": f"Step trainer and accelerometer readings of {people} who agree. {quality.verdict}.{gone}",
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "version": f"{manifest['version']}.0.0",
         "datePublished": manifest["created"],
@@ -89,7 +93,7 @@ def document(manifest: Mapping[str, Any], quality: Quality) -> dict[str, Any]:
                 "@type": "cr:RecordSet",
                 "@id": split,
                 "name": split,
-                "description": f"The split {split}: {manifest['splits'][split]['subjects']:,} people.",
+                "description": f"The split {split}: {many(manifest['splits'][split]['subjects'], 'person', 'people')}.",
                 "field": [_field(split, data[split], column) for column in manifest["columns"]],
             }
             for split in sets
@@ -102,9 +106,9 @@ def _responsible(manifest: Mapping[str, Any], quality: Quality) -> dict[str, Any
     found: dict[str, Any] = {
         "rai:dataCollection": "Delivered by customers' step trainers and by the phone app beside them, in use.",
         "rai:dataCollectionType": ["Sensors"],
-        "rai:dataCollectionMissingData": f"{overall['NumInterrupts']:,} interrupts; of the step trainer's readings "
-        f"{overall['matched_share'] or 0:.1%} found an accelerometer reading of the same person. Nothing was filled in "
-        "but what `made_up` marks.",
+        "rai:dataCollectionMissingData": f"{many(overall['NumInterrupts'], 'interrupt')}; of the step trainer's "
+        f"readings {overall['matched_share'] or 0:.1%} found an accelerometer reading of the same person. Nothing was "
+        "filled in but what `made_up` marks.",
         "rai:dataPreprocessingProtocol": [
             f"{'' if line['rows'] < 0 else '+'}{line['rows']:,}: {line['what']}" for line in manifest["account"]
         ],

@@ -14,7 +14,7 @@ from stedi._frozen import dataclass
 from stedi.datasets import contents
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import MANIFEST
-from stedi.errors import LakeError, UsageError, needing
+from stedi.errors import LakeError, UsageError, many, needing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,8 +49,8 @@ class Arrays:
     t: np.ndarray[Any, Any]
 
     def __repr__(self) -> str:
-        labels = "no labels" if self.y is None else f"{len(set(self.y.tolist()))} labels"
-        return f"<Arrays: X {self.X.shape} {self.X.dtype}, {len(set(self.groups.tolist()))} subjects, {labels}>"
+        labels = "no labels" if self.y is None else f"{many(len(set(self.y.tolist())), 'label')}"
+        return f"<Arrays: X {self.X.shape} {self.X.dtype}, {many(len(set(self.groups.tolist())), 'subject')}, {labels}>"
 
 
 class Dataset:
@@ -235,10 +235,10 @@ class Dataset:
     def __repr__(self) -> str:
         plain = self.manifest
         parts = ", ".join(
-            f"{name} {found['rows']:,} rows of {found['subjects']:,}" for name, found in plain["splits"].items()
+            f"{name} {many(found['rows'], 'row')} of {found['subjects']:,}" for name, found in plain["splits"].items()
         )
-        what = "windows" if self.windows else "moments"
-        return f"<stedi.Dataset {self.release}: {plain['rows']:,} {what}, {plain['subjects']:,} subjects; {parts}>"
+        rows = many(plain["rows"], "window" if self.windows else "moment")
+        return f"<stedi.Dataset {self.release}: {rows}, {many(plain['subjects'], 'subject')}; {parts}>"
 
 
 def _lengths(table: pa.Table) -> Any:

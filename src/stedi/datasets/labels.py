@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi._frozen import dataclass
 from stedi.datasets.manifest import shown_name
-from stedi.errors import UsageError, printable_name
+from stedi.errors import UsageError, many, printable_name
 from stedi.schema.contracts import INSTANT_BEGIN, INSTANT_END
 
 if TYPE_CHECKING:
@@ -321,7 +321,9 @@ def _csv(path: Path, name: str) -> Iterator[tuple[int, Row]]:
             for number, values in enumerate(reader, 1):
                 if values:
                     if len(values) != len(header):
-                        raise _refused(f"{name}, row {number}: expected {len(header)} values, found {len(values)}")
+                        raise _refused(
+                            f"{name}, row {number}: expected {many(len(header), 'value')}, found {len(values)}"
+                        )
                     yield number, list(zip(header, values, strict=True))
         except csv.Error as error:
             raise _refused(f"{name}, line {reader.line_num}: expected CSV: {error}") from None

@@ -30,19 +30,19 @@ _LINEAR = 1e-9
 """The same for interpolated samples."""
 
 _MEANINGS = {
-    "consent": "subjects who consent now, found {} who do not: records were landed meanwhile; run this again",
-    "public": "subjects who share with the public, found {} who do not",
-    "early": "only readings from after consent, found earlier ones of {} subjects",
-    "owner": "each subject's own step trainer readings and the readings paired with them, found {} other samples",
-    "label": "each subject's own labels, found {} rows with others",
+    "consent": "subjects who consent now, found others: {}; records were landed meanwhile: run this again",
+    "public": "subjects who share with the public, found others: {}",
+    "early": "only readings from after consent, found subjects with earlier ones: {}",
+    "owner": "each subject's own step trainer readings and the readings paired with them, found other samples: {}",
+    "label": "each subject's own labels, found rows with others: {}",
     "filled": "no samples where a window was padded, found {}",
     "person": "each subject in one split, found {} in several",
-    "device": "customers who share a serial number in one split, found {} serial numbers in several",
+    "device": "customers who share a serial number in one split, found serial numbers in several: {}",
     "window": "no window in two splits, found {} with equal values: the same recording seems to have been delivered "
     "for several customers",
-    "moments": f"no recording in two splits, found {{}} runs of {_ENOUGH} equal moments: the same recording seems to "
+    "moments": f"no recording in two splits, found runs of {_ENOUGH} equal moments: {{}}; the same recording seems to "
     "have been delivered for several customers",
-    "subjects": "subjects.parquet to say who is in which split with how many rows, found {} differences",
+    "subjects": "subjects.parquet to say who is in which split with how many rows, found differences: {}",
 }
 
 

@@ -20,7 +20,7 @@ from stedi.datasets.recalls import Recall, RecallRefused
 from stedi.datasets.registry import RECALL, Entry, Event
 from stedi.datasets.seal import MANIFEST
 from stedi.datasets.verify import verify
-from stedi.errors import UsageError
+from stedi.errors import UsageError, many
 from stedi.privacy.pseudonyms import Key
 
 
@@ -91,8 +91,8 @@ def apply(folder: Path, file: Path) -> Applied:
     if found.problems:
         first = found.problems[0]
         raise RecallRefused(
-            f"{named}: expected the release as it was signed, found {len(found.problems)} problems, first of them "
-            f"{first.file}: {first.what}; nothing was changed: see `stedi dataset verify`"
+            f"{named}: expected the release as it was signed, found {many(len(found.problems), 'problem')}, "
+            f"first {first.file}: {first.what}; nothing was changed: see `stedi dataset verify`"
         )
     manifest = contents.open_manifest(folder / MANIFEST)
     recall = recalls.read(raw, manifest.plain["public_key"])

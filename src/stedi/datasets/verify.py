@@ -18,7 +18,7 @@ from stedi._frozen import dataclass
 from stedi.datasets import chain, contents, seal
 from stedi.datasets.contents import Manifest
 from stedi.datasets.seal import CHAIN, MANIFEST, SIGNATURE, SUMS
-from stedi.errors import AuditFailed, UsageError
+from stedi.errors import AuditFailed, UsageError, many
 from stedi.privacy import signatures
 from stedi.storage import s3
 
@@ -270,7 +270,9 @@ class _Work:
                 self._say(name, "missing")
                 continue
             if self._sizes[name] != file.bytes:
-                self._say(name, f"expected {file.bytes:,} bytes as the manifest says, found {self._sizes[name]:,}")
+                self._say(
+                    name, f"expected {many(file.bytes, 'byte')} as the manifest says, found {self._sizes[name]:,}"
+                )
             if self._digests.get(name) != file.sha256:
                 self._say(name, "its bytes differ from the manifest")
 
@@ -284,7 +286,9 @@ class _Work:
                 continue
             split = contents.split_of(file.path)
             if sum(found.values()) != file.rows:
-                self._say(file.path, f"expected {file.rows:,} rows as the manifest says, found {sum(found.values()):,}")
+                self._say(
+                    file.path, f"expected {many(file.rows, 'row')} as the manifest says, found {sum(found.values()):,}"
+                )
             rows[split] += sum(found.values())
             for subject, count in found.items():
                 splits = of_subject.setdefault(subject, {})
@@ -334,7 +338,9 @@ class _Work:
             if split not in there and there:
                 self._say(name, f"subject {subject} is in {' and '.join(there)}, not in {split}")
             elif there.get(split, 0) != rows or not there:
-                self._say(name, f"subject {subject}: expected {rows} rows in the data, found {there.get(split, 0)}")
+                self._say(
+                    name, f"subject {subject}: expected {many(rows, 'row')} in the data, found {there.get(split, 0)}"
+                )
         for subject in found.keys() - told:
             self._say(name, f"subject {subject} has rows in the data and is not listed")
 

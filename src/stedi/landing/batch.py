@@ -24,7 +24,7 @@ from stedi.context.progress import Progress, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal
 from stedi.engines.workers import Workers
-from stedi.errors import UnreadableFile
+from stedi.errors import UnreadableFile, many
 from stedi.landing import distribute, journal, rows, unread, withdrawal, writing
 from stedi.landing.deliveries import batches, local, remote
 from stedi.landing.deliveries.local import Skipped
@@ -294,7 +294,7 @@ class _Batch:
                         inspected.append(future.result())
                     except UnreadableFile as error:
                         self._skip(files[done - 1].name, error)
-                    self._progress(f"read and check, {done:,} of {len(files):,} files", done / len(files))
+                    self._progress(f"read and check, {done:,} of {many(len(files), 'file')}", done / len(files))
             except BaseException:
                 # the threads are waited for; an interrupted user should not have to wait
                 stop.set()

@@ -25,7 +25,7 @@ from stedi._frozen import dataclass
 from stedi.context.progress import Progress, silent
 from stedi.engines.arrow_files import described
 from stedi.engines.table_files import file_rows, move_to_bucket
-from stedi.errors import LandingError, UnreadableFile
+from stedi.errors import LandingError, UnreadableFile, many
 from stedi.landing import reader
 from stedi.landing.deliveries import local
 from stedi.landing.inspect import Inspected
@@ -341,7 +341,7 @@ class _Run:
             done = sum(count == len(pieces) for count, pieces in zip(found, self._parts.values(), strict=True))
         done, files = done + len(self.unreadable), len(self._files)
         share = sum(found) / sum(map(len, self._parts.values()))
-        self._progress(f"read and write, {done:,} of {files:,} files", share)
+        self._progress(f"read and write, {done:,} of {many(files, 'file')}", share)
 
     def _groups(self, contract: Contract) -> int:
         size = sum(file.size for file in self._files if file.contract == contract)

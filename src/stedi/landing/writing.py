@@ -15,7 +15,7 @@ from stedi._frozen import dataclass
 from stedi.context.progress import Progress, silent
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import nameable, path_literal
-from stedi.errors import LandingError, UnreadableFile
+from stedi.errors import LandingError, UnreadableFile, many
 from stedi.landing import rows
 from stedi.landing.held import Held
 from stedi.landing.inspect import Inspected
@@ -121,7 +121,7 @@ def _prepared(
             unreadable.append((file.delivered.name, outcome))
         else:
             prepared.append(outcome)
-        progress(f"rewrite what is not clean, {done:,} of {len(rest):,} files", done / len(rest))
+        progress(f"rewrite what is not clean, {done:,} of {many(len(rest), 'file')}", done / len(rest))
     return prepared, unreadable
 
 
@@ -202,6 +202,6 @@ def _check(table: str, files: Iterable[DataFile], expected: int) -> None:
     found = sum(file.rows for file in files)
     if found != expected:
         raise LandingError(
-            f"{table}: expected {expected} rows, found {found}: a file changed while it was landed; "
+            f"{table}: expected {many(expected, 'row')}, found {found}: a file changed while it was landed; "
             "nothing of its batch was landed: land again"
         )

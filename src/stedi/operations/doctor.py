@@ -21,7 +21,7 @@ from typing import Literal
 from stedi._frozen import dataclass
 from stedi._version import __version__
 from stedi.context import Context, places, runs
-from stedi.errors import KeyRefused, LakeError, MissingExtra, StediError
+from stedi.errors import KeyRefused, LakeError, MissingExtra, StediError, many
 from stedi.operations.status import size
 from stedi.storage import durable, s3
 from stedi.storage.config import FORMAT
@@ -129,7 +129,7 @@ def _lake(context: Context) -> Iterator[Finding]:
     try:
         states = context.catalog.tables()
         rows = sum(state.current.total("records") for state in states.values() if state.current)
-        yield Finding("catalog", "ok", f"{len(states)} tables, {rows:,} rows")
+        yield Finding("catalog", "ok", f"{many(len(states), 'table')}, {many(rows, 'row')}")
     except (StediError, OSError) as error:
         yield Finding("catalog", "wrong", *_said(error))
     try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stedi._frozen import dataclass
-from stedi.errors import UsageError, needing, printable
+from stedi.errors import UsageError, many, needing, printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -251,7 +251,7 @@ class Result:
     def __repr__(self) -> str:
         listed = ", ".join(f"{printable(field.name)} {field.type}" for field in self.schema)
         if (table := self._known(strict=False)) is not None:
-            return f"<stedi.Result: {table.num_rows:,} rows of {listed}>"
+            return f"<stedi.Result: {many(table.num_rows, 'row')} of {listed}>"
         state = "not read yet" if self._reader is None and self._seen is None else "read, and not kept"
         return f"<stedi.Result: rows of {listed}; {state}>"
 
@@ -266,7 +266,7 @@ class Result:
         else:
             return notebook.paragraph(repr(self))
         rows = [row for batch in batches for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)][:SHOWN]
-        return notebook.table(self.columns, rows, f"{'the first ' if more else ''}{len(rows):,} rows")
+        return notebook.table(self.columns, rows, f"{'the first ' if more else ''}{many(len(rows), 'row')}")
 
     def _first(self) -> tuple[list[pa.RecordBatch], bool]:
         """Returns batches with the first rows, which readers still get, and whether there are more."""

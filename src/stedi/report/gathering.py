@@ -25,7 +25,7 @@ from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.datasets import registry, staleness
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import LakeError, printable
+from stedi.errors import LakeError, many, printable
 from stedi.landing.quarantine import faults
 from stedi.privacy import receipts
 from stedi.privacy.pseudonyms import Key
@@ -131,7 +131,7 @@ def gather(context: Context, key: Key, earlier: Earlier | None = None) -> Report
 def text(found: str) -> str:
     """Returns a text from somebody else in a form that may be shown: visible, short, without addresses."""
     plain = printable(_PSEUDONYM.sub("\u2026", _ADDRESS.sub("(address)", found)))
-    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}\u2026 ({len(found):,} characters)"
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}\u2026 ({many(len(found), 'character')})"
 
 
 def _verdict(context: Context, states: Mapping[str, TableState]) -> tuple[AuditRecord | None, Verdict]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedi.audit.consent_history import Period
 from stedi.audit.risk import Exposure
+from stedi.errors import many
 from stedi.landing.quarantine import Fault
 from stedi.report import charts, earlier
 from stedi.report.content import (
@@ -130,7 +131,7 @@ def _pictures(found: Report) -> Mapping[str, Any]:
         "consent": charts.lines(
             "consent-lines",
             "Consent over time",
-            f"Customers known and customers who consent, at the end of each of {len(found.consent):,} periods",
+            f"Customers known and customers who consent, at the end of each of {many(len(found.consent), 'period')}",
             [f"{each.last:%Y-%m}" for each in found.consent],
             [each.last.toordinal() for each in found.consent],
             [
@@ -149,26 +150,26 @@ def _pictures(found: Report) -> Mapping[str, Any]:
         "quarantine": charts.bars(
             "reasons",
             "Records in quarantine by reason",
-            f"{found.quarantine.total:,} records in quarantine",
+            f"{many(found.quarantine.total, 'record')} in quarantine",
             list(found.quarantine.by_reason.items()),
         ),
         "landed": charts.columns(
             "landed",
             "Readings landed by day",
-            f"Readings landed on the last {len(found.days):,} days with a landing",
+            f"Readings landed on the last {many(len(found.days), 'day')} with a landing",
             [(str(each.day), tuple(each.accepted.values())) for each in found.days],
         ),
         "taken": charts.columns(
             "taken",
             "Readings by the day on which they were taken",
-            f"Accelerometer and step trainer readings on the last {len(measured.days):,} days that have any",
+            f"Accelerometer and step trainer readings of the last {many(len(measured.days), 'day')} with any",
             [(str(each.day), (each.accelerometer, each.step_trainer)) for each in measured.days],
         ),
         "histograms": [
             charts.bars(
                 f"histogram-{place}",
                 histogram.name,
-                f"Histogram of {sum(bar.count for bar in histogram.bars):,} readings",
+                f"Histogram of {many(sum(bar.count for bar in histogram.bars), 'reading')}",
                 [(bar.label, bar.count) for bar in histogram.bars],
             )
             for place, histogram in enumerate(measured.histograms)
@@ -177,7 +178,8 @@ def _pictures(found: Report) -> Mapping[str, Any]:
             charts.signal(
                 f"signal-{each.person}",
                 f"Person {each.person}",
-                f"Motion of {len(each.motion):,} moments and {len(each.step_trainer):,} step trainer readings",
+                f"Motion of {many(len(each.motion), 'moment')} and "
+                f"{many(len(each.step_trainer), 'step trainer reading')}",
                 each.motion,
                 each.step_trainer,
             )

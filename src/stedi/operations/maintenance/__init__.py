@@ -28,7 +28,7 @@ from stedi.context.progress import Progress, run_id, silent
 from stedi.engines import LEAVING
 from stedi.engines.rewrite import RewriteTask, rewrite
 from stedi.engines.workers import Threads, Workers
-from stedi.errors import LakeError
+from stedi.errors import LakeError, many
 from stedi.landing import journal
 from stedi.operations.maintenance.compaction import Compaction, due
 from stedi.operations.maintenance.report import Maintained, Maintenance, Removed
@@ -186,7 +186,7 @@ class _Run:
                 expected, found = (sum(file.rows for file in side) for side in (group, files))
                 if found != expected:
                     raise LakeError(
-                        f"{name}: expected {expected} rows in its small files, found {found}: one is damaged; "
+                        f"{name}: expected {many(expected, 'row')} in its small files, found {found}: one is damaged; "
                         "nothing was changed. See docs/operations.md on recovery"
                     )
             durable.sync(folder.parent)

@@ -23,7 +23,7 @@ from stedi.catalog.orphans import unused
 from stedi.context import Context
 from stedi.context.progress import Progress, run_id, silent
 from stedi.engines.duckdb import DuckDB
-from stedi.errors import AuditFailed, CommitConflict, KeyRefused
+from stedi.errors import AuditFailed, CommitConflict, KeyRefused, many
 from stedi.operations.maintenance.tags import ended_by_rotation
 from stedi.privacy import key_change, pseudonyms, secrets_manager, tombstones
 from stedi.privacy.key_change import PendingRotation
@@ -274,8 +274,8 @@ class _Run:
                 [(before,)] = engine.rows(f"select count(*) from {name}")
                 if self.rows[name] != before:
                     raise AuditFailed(
-                        f"{name}: expected {before:,} rows of landed customers, found {self.rows[name]:,}; nothing was "
-                        "changed: run `stedi audit`"
+                        f"{name}: expected {many(before, 'row')} of landed customers, found {self.rows[name]:,}; "
+                        "nothing was changed: run `stedi audit`"
                     )
         return files
 

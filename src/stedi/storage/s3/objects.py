@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from stedi._frozen import dataclass
-from stedi.errors import LakeError
+from stedi.errors import LakeError, many
 from stedi.storage.s3.connection import ATTEMPTS, BESIDE, answers, client, pause
 from stedi.storage.s3.paths import SCHEME, S3Path
 
@@ -293,7 +293,7 @@ def _remove(bucket: str, objects: Sequence[dict[str, str]]) -> None:
         kind = PermissionError if any(error.get("Code") == "AccessDenied" for error in refused) else OSError
         raise kind(
             13 if kind is PermissionError else 5,
-            f"S3 refused to delete {len(refused):,} objects ({first.get('Code')})",
+            f"S3 refused to delete {many(len(refused), 'object')} ({first.get('Code')})",
             f"{SCHEME}{bucket}/{first['Key']}",
         )
 
