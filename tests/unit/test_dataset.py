@@ -60,7 +60,7 @@ def test_windows_are_arrays_of_one_shape_with_a_mask(windows: Dataset) -> None:
     assert found.y is not None
     assert found.y.tolist() == ["walk", None]
     assert found.groups.tolist() == [FIRST, FIRST]
-    assert "(2, 4, 3) float32, 1 subjects" in repr(found)
+    assert "(2, 4, 3) float32, 1 subject" in repr(found)
 
 
 def test_it_says_what_it_is(moments: Dataset) -> None:
