@@ -22,7 +22,7 @@ from stedi.lake import Lake
 from stedi.schema import tables
 from stedi.schema.roles import Readings
 from stedi.schema.tables import Dag, Model
-from stedi.transform import checks, consent_check
+from stedi.transform import checks, consent_check, stage
 
 NOW = 1_000
 """The start of the builds here; the customers' instants lie before it."""
@@ -317,8 +317,14 @@ def test_what_a_second_thread_does_ahead_changes_no_row(
     assert ("shared_readings" in ahead) == (failing in [(), ("shared_readings",)])
 
 
-def test_a_build_of_few_rows_begins_no_second_thread(built: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DuckDB, "beside", None)  # whoever calls it fails
+@pytest.mark.parametrize("limits", [{}, {"_MOST_BESIDE": 1}, {"_MOST_PEOPLE": 1}])
+def test_a_build_of_few_rows_or_of_too_many_begins_no_second_thread(
+    built: Lake, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in limits.items():
+        monkeypatch.setattr(checks, "LARGE", 0)
+        monkeypatch.setattr(stage, name, most)
+    monkeypatch.setattr(DuckDB, "beside", lambda _: pytest.fail("a second session is opened"))
     assert build(built, NOW, full=True).run
 
 

@@ -1,8 +1,8 @@
 """Does in a second thread, with a session of its own, what a build needs later and what nothing else decides.
 
 A build is one statement after the other, and some of them, and all of Python, keep one core busy. What is ready in time
-fills the other core; what is not is waited for. Where an engine has one session for all threads (Spark), and in a small
-build, each task is done when it is asked for.
+fills the other core; what is not is waited for. Where an engine has one session for all threads (Spark), and in a build
+that is small or needs the memory for one statement, each task is done when it is asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Ahead:
 
     Args:
         engine: The build's session.
-        worthwhile: Whether there is so much to do that a thread pays.
+        worthwhile: Whether there is so much to do that a thread pays, and memory for what it does.
     """
 
     def __init__(self, engine: Engine, *, worthwhile: bool) -> None:

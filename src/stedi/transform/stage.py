@@ -28,8 +28,8 @@ from stedi.transform.session import BuildSession
 _PROVEN = "customers_trusted"
 """The table with the customers whose consent a build has proved."""
 _STEPS = "step_trainer_trusted"
-_MOST_BESIDE = 30_000_000
-"""Rows of the largest table up to which two statements that keep much in memory run at once."""
+_MOST_BESIDE, _MOST_PEOPLE = 30_000_000, 500_000
+"""Rows of the largest table, and landed records of customers, up to which two statements have memory at once."""
 
 
 @dataclass(slots=True)
@@ -101,10 +101,11 @@ class StagedBuild:
         """Writes each table's new files and audits them all; nothing is committed yet."""
         planned = [step for step in steps if step.action != "none"]
         whole = {step.table for step in planned if step.action == "rebuild"}
-        most = max(map(rows, self._before.values()))
+        most, people = max(map(rows, self._before.values())), rows(self._before["customers_landing"])
+        worthwhile = checks.LARGE <= most <= _MOST_BESIDE and people <= _MOST_PEOPLE
         with ExitStack() as opened:
             engine = opened.enter_context(self._opened())
-            ahead = opened.enter_context(Ahead(engine, worthwhile=most >= checks.LARGE))
+            ahead = opened.enter_context(Ahead(engine, worthwhile=worthwhile))
             session = BuildSession(engine, self._context, self._key, self._graph, self._before, self._now)
             changes = IncrementalBuild(session)
             self._begin(session, whole, ahead)
@@ -113,7 +114,7 @@ class StagedBuild:
                     continue
                 progress(f"{step.action} {step.table}, {number} of {len(planned)}: {step.reason}", None)
                 started = time.monotonic()
-                if step.table == checks.MOTIONS and _STEPS in whole and ahead.is_active and most <= _MOST_BESIDE:
+                if step.table == checks.MOTIONS and _STEPS in whole and ahead.is_active:
                     session.view_ahead(_STEPS, ahead)
                 change = (
                     self._rebuild(session, step) if step.action == "rebuild" else self._change(session, step, changes)
