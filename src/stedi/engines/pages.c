@@ -206,13 +206,20 @@ i64 stedi_mark(Page *page, i64 entries, const u8 *flags, u8 *marks, u8 *used) {
     i64 values = places(page, entries);
     if (values < 0) return -1;
     const u32 *codes = page->codes, *levels = values < page->count ? page->levels : 0;
-    for (i64 row = 0, count = page->count; row < count; row++) marks[row] = levels && !levels[row] ? 0 : flags[*codes++];
-    set(used, page->codes, values);
+    for (i64 row = 0, count = page->count; row < count; row++) {
+        marks[row] = 0;
+        if (levels && !levels[row]) continue;
+        u32 code = *codes++;
+        marks[row] = flags[code];
+        used[code] = 1;
+    }
     return 0;
 }
 
-/* Sets `kept` for each dictionary entry that a row to keep has, and `removed` for each that another row has. */
+/* Sets `kept` for each dictionary entry that a row to keep has, and `removed` for each that another row has. It ends when
+   all entries of a small dictionary are known to stay. */
 i64 stedi_used(Page *page, i64 entries, u8 *kept, u8 *removed) {
+    enum { PART = 1024 };
     i64 values = places(page, entries), row = 0, at = 0;
     if (values < 0) return -1;
     for (i64 range = 0, from, to; row < page->count; ) {
@@ -225,7 +232,11 @@ i64 stedi_used(Page *page, i64 entries, u8 *kept, u8 *removed) {
             for (; row < to; row++) second += page->levels[row];
         }
         set(removed, page->codes + at, first - at);
-        set(kept, page->codes + first, second - first);
+        for (i64 n = first, part; n < second; n += part) {
+            part = second - n < PART ? second - n : PART;
+            set(kept, page->codes + n, part);
+            if (entries < PART && !memchr(kept, 0, (size_t)entries)) return 0;
+        }
         row = to;
         at = second;
     }
