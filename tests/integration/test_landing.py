@@ -269,7 +269,7 @@ def test_a_clean_file_that_changes_before_it_is_written_costs_its_batch_and_noth
     monkeypatch.setattr(owner, name, late)
     if read_by != "scanner":
         monkeypatch.setattr(scanner, "library", lambda: None)
-    with pytest.raises(LandingError, match=r"changed while it was landed; nothing of its batch|expected 1 rows"):
+    with pytest.raises(LandingError, match=r"changed while it was landed; nothing of its batch|expected 1 row,"):
         lake.land(inbox)
     monkeypatch.undo()
     assert heads(lake) == before

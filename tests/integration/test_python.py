@@ -215,7 +215,7 @@ def test_a_notebook_shows_the_first_rows_escaped_and_loses_none(lake: Lake) -> N
     assert result._repr_html_() == shown
     assert result.arrow().num_rows == 3_000
     assert result._repr_html_() == shown
-    assert "<p>1 rows</p>" in lake.query("select repeat('x', 1000000) as long")._repr_html_()
+    assert "<p>1 row</p>" in lake.query("select repeat('x', 1000000) as long")._repr_html_()
     read = lake.query("select 1")
     list(read)
     assert "read, and not kept" in read._repr_html_()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from test_isolation import STEDI, deliver, run
 
+import deliveries as make
 from lakes import KEY
 from stedi.cli import main
 from stedi.lake import Lake
@@ -175,6 +176,27 @@ def test_what_a_killed_dry_run_left_is_in_the_lake_and_goes_with_the_next(tmp_pa
         with durable.workspace(lake.root):
             assert alive.exists(), "a command that is at work is left alone"
     assert list((lake.root / "tmp").iterdir()) == []
+
+
+def test_what_a_killed_build_told_its_engine_is_private_and_goes_with_the_next_command(tmp_path: Path) -> None:
+    """A file with the pseudonyms of all customers stayed, readable by everybody, until `maintain` a day later."""
+    lake = Lake.create(tmp_path / "lake")
+    make.deliver(tmp_path / "inbox", "customer", [make.customer(), make.customer("bo@x.example")])
+    lake.land(tmp_path / "inbox")
+    killed = (
+        "import os, sys, stedi\n"
+        "from stedi.engines.duckdb import DuckDB\n"
+        "os.umask(0)\n"
+        "DuckDB._number = lambda *_: os.kill(os.getpid(), 9)\n"
+        "stedi.Lake.open(sys.argv[1]).build()\n"
+    )
+    done = run([sys.executable, "-c", killed, lake.root], tmp_path)
+    assert done.returncode == -signal.SIGKILL
+    [told] = (lake.root / "tmp").glob("*/told-*.csv")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (told, told.parent)] == [0o600, 0o700]
+    assert "@" not in told.read_text()
+    lake.build()
+    assert [path for path in (lake.root / "tmp").rglob("*") if path.is_file()] == []
 
 
 def test_scratch_of_a_lake_that_is_only_read_is_the_readers_alone(

@@ -245,7 +245,7 @@ class DuckDB:
         # constants takes longer than to read a file
         told, new = self._temporary / f"told-{os.urandom(8).hex()}.csv", False
         try:
-            with open(told, "x", encoding="ascii") as file:
+            with open(told, "x", encoding="ascii", opener=_private) as file:
                 for batch in self._batches(self._cursor(f"select rowid, address from {name} where person is null")):
                     file.writelines([f"{place},{customer_id(address)}\n" for place, address in batch])
                     new = True
@@ -669,6 +669,11 @@ class DuckDB:
         with failures():
             # of its own: the next statement of a connection ends the result that is being read
             return self.connection.cursor().execute(f"use {self._database}").execute(sql)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that its owner alone may read."""
+    return os.open(path, flags, 0o600)
 
 
 def _array(values: Sequence[Any]) -> pa.Array:

@@ -8,7 +8,6 @@ snapshot record what it was built from.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,7 +23,6 @@ from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
 from stedi.schema.tables import Dag
-from stedi.storage import durable
 from stedi.storage.config import Config
 from stedi.transform import planning
 from stedi.transform.planning import Action, Step, policy, recalled, rows
@@ -193,24 +191,23 @@ def build(
 
     _check_sql(graph, before)
     run = run_id(now)
-    temporary = durable.scratch(context.root) / run
     threads = 1 if _is_small(steps, before) else config.engine_threads
-    opened = partial(connect, engine, replace(config, engine_threads=threads), context.root, temporary)
-    work = StagedBuild(context, key, graph, before, run, now, claims, opened)
-    try:
-        # a bucket needs PyIceberg, which is imported while DuckDB or Spark starts
-        with ThreadPoolExecutor(1) as beside:
-            warm = beside.submit(catalog.warm)
-            work.stage(steps, progress)
-            warm.result()
-        progress("publish", None)
-        work.publish()
-    # interrupts, too
-    except BaseException:
-        work.discard()
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    # what a killed build has spilled, or told its engine about customers, goes with the next command
+    with context.temporary() as temporary:
+        opened = partial(connect, engine, replace(config, engine_threads=threads), context.root, temporary)
+        work = StagedBuild(context, key, graph, before, run, now, claims, opened)
+        try:
+            # a bucket needs PyIceberg, which is imported while DuckDB or Spark starts
+            with ThreadPoolExecutor(1) as beside:
+                warm = beside.submit(catalog.warm)
+                work.stage(steps, progress)
+                warm.result()
+            progress("publish", None)
+            work.publish()
+        # interrupts, too
+        except BaseException:
+            work.discard()
+            raise
     done = tuple(work.staged[step.table].step if step.table in work.staged else _untouched(step) for step in steps)
     return _result(run, done, work.staged, catalog.tables())
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -217,18 +216,16 @@ class _Run:
         Raises:
             AuditFailed: A table would break a rule, or lose a row.
         """
-        catalog, temporary = self._catalog, durable.scratch(self._root) / self.id
+        catalog = self._catalog
         states = catalog.tables()
         built = [name for name in _BELOW if (c := states[name].current) and "stedi.inputs" in c.summary]
         staged: dict[str, int] = {}
-        try:
+        with durable.workspace(self._root) as temporary:
             files = self._write(states, built, temporary, progress)
             after = settings.changed(self._config, key_fingerprint=self._new.fingerprint)
             for name in built:
                 staged[name] = self._commit(states[name], files[name], staged, policy(after))
             self._prove(staged, temporary, policy(after), progress)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         base = {name: state.current.id for name, state in states.items() if name in staged and state.current}
         return PendingRotation(self.id, self._new.fingerprint, file, base, staged)
 
