@@ -118,6 +118,22 @@ def test_what_the_lakes_own_writers_write_is_read_without_an_engine(tmp_path: Pa
     assert found.texts["a"] == set(filter(None, values))
 
 
+def test_a_long_footer_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({f"c{n}": [f"text {n}"] for n in range(200)}), path, compression="zstd")
+    assert int.from_bytes(path.read_bytes()[-8:-4], "little") > 2 * dictionaries._TAIL
+    assert stored(path).texts == {f"c{n}": {f"text {n}"} for n in range(200)}
+
+
+@pytest.mark.parametrize("size", [0, 7, 8, 12, 1 << 20])
+def test_bytes_that_are_no_file_of_parquet_have_no_footer(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1" + size.to_bytes(4, "little") + b"PAR1")
+    assert dictionaries.footer(path) is None
+    path.write_bytes(bytes(size % 100))
+    assert dictionaries.footer(path) is None
+
+
 @pytest.mark.parametrize("change", ["version 2", "delta", "snappy", "nested", "many plain values"])
 def test_a_column_that_is_stored_in_another_way_is_partial(tmp_path: Path, change: str) -> None:
     options: dict[str, Any] = {"compression": "zstd"}

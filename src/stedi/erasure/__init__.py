@@ -423,9 +423,12 @@ class _Erasure:
         # texts of other programs are not stored: a resumed erasure has only their counts
         judged = judged or Foreign(frozenset(), found.foreign, ())
         others = foreign.reread(catalog, subject_rows.traces, judged)
+        traces = subject_rows.traces
+        if others.texts:  # a copy would prepare anew what it looks for
+            traces = replace(traces, foreign=others.texts)
         looked = search_lake(
             root,
-            replace(subject_rows.traces, foreign=others.texts),
+            traces,
             engine,
             without=left,
             held=mine,

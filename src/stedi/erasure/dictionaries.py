@@ -15,6 +15,7 @@ import os
 import struct
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int64, c_ubyte, c_void_p
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,8 @@ _NO_PAGE, _DATA, _DICTIONARY = -1, 0, 2
 """Types of pages."""
 _BOUNDS = (1, 2, 5, 6)
 """Fields of statistics with values."""
+_TAIL = 1 << 13
+"""The bytes at the end of a file that are read first: most footers are shorter."""
 _MOST = 1 << 28
 _MOST_PLAIN = 1 << 20
 """The most bytes of plain pages of a column in a row group that are read here: an engine reads many values faster."""
@@ -134,12 +137,15 @@ class Stored:
 def footer(path: Path) -> Footer | None:
     """Returns the footer of a file on this machine; None if it cannot be read."""
     try:
-        with path.open("rb") as stream:
-            end = stream.seek(0, os.SEEK_END)
-            stream.seek(end - 8)
-            size = int.from_bytes(stream.read(4), "little")
-            stream.seek(end - 8 - size)
-            fields, _ = thrift.read(stream.read(size))
+        with _opened(path) as file:
+            end = os.fstat(file).st_size
+            start = max(end - _TAIL, 0)
+            tail = os.pread(file, end - start, start)
+            size = int.from_bytes(tail[-8:-4], "little")
+            if size > end - 8:
+                return None
+            content = tail[-8 - size : -8] if size <= len(tail) - 8 else os.pread(file, size, end - 8 - size)
+        fields, _ = thrift.read(content)
         root, *elements = fields[2][1][1]
         names = frozenset(element[4][1].decode("utf-8", "replace") for element in (root, *elements))
         pairs = fields[5][1][1] if 5 in fields else ()
@@ -163,13 +169,23 @@ def stored(
     reading = _Reading(dict(known or {}), frozenset(without))
     for each in footers:
         try:
-            with each.path.open("rb") as stream:
+            with _opened(each.path) as file:
                 for group in each.groups:
-                    reading.add_group(stream, group, each)
+                    reading.add_group(file, group, each)
         except (OSError, *_DAMAGED):
             # the engine reports it, and it is searched as bytes
             reading.partial.update(reading.texts, (name for name, _ in each.columns or ()))
     return Stored(reading.texts, reading.partial)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Opens a file, of which parts are read by their places."""
+    file = os.open(path, os.O_RDONLY | os.O_NOCTTY)
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def _flat(root: Struct, elements: list[Struct]) -> tuple[tuple[str, str], ...] | None:
@@ -216,7 +232,7 @@ class _Reading:
         self._known, self._without = known, without
         self._unpacker = zstandard.ZstdDecompressor()
 
-    def add_group(self, stream: Any, group: Struct, of: Footer) -> None:
+    def add_group(self, file: int, group: Struct, of: Footer) -> None:
         """Adds the texts of a row group."""
         left = {name for name, kind in of.columns or () if kind == "VARCHAR"}
         for chunk in group[1][1][1]:
@@ -231,21 +247,20 @@ class _Reading:
                 values.update(map(_text, _bounds(meta[12][1])))
             complete = False
             try:
-                complete = self._add_pages(stream, meta, group[3][1], name, name in of.required)
+                complete = self._add_pages(file, meta, group[3][1], name, name in of.required)
             finally:
                 if nested or not complete or name not in left or 1 in chunk:  # 1: another file has the pages
                     self.partial.add(name)
                 left.discard(name)
         self.partial.update(left - self._without)
 
-    def _add_pages(self, stream: Any, meta: Struct, rows: int, name: str, required: bool) -> bool:
+    def _add_pages(self, file: int, meta: Struct, rows: int, name: str, required: bool) -> bool:
         """Adds the texts of a chunk's pages, and returns whether they are all texts that its rows can have."""
         codec, count, data, size = (meta[number][1] for number in (4, 5, 9, 7))
         start = meta[11][1] if 11 in meta and 0 < meta[11][1] < data else data
         if codec not in (_UNPACKED, _ZSTD) or not (start > 0 and 0 <= size <= _MOST):
             return False
-        stream.seek(start)
-        source = stream.read(size)
+        source = os.pread(file, size, start)
         if len(source) < size:
             return False
         seen = plain = 0
