@@ -17,6 +17,7 @@ import duckdb
 import pytest
 
 import effort
+from stedi.engines import duckdb as embedded
 from stedi.engines.duckdb import NORMAL, DuckDB
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.engines.table_files import scan
@@ -323,7 +324,11 @@ def test_pseudonyms_that_were_given_before_are_still_given(engine: DuckDB) -> No
     assert sorted(engine.rows("select address, customer_id from wearers")) == [("a@a", "A@A"), ("b@a", "B@A")]
 
 
-def test_the_spellings_of_a_customer_are_found_as_rule_1_has_them(engine: DuckDB) -> None:
+@pytest.mark.parametrize("few", [0, 1 << 20], ids=["by-sql", "by-python"])
+def test_the_spellings_of_a_customer_are_found_as_rule_1_has_them(
+    few: int, engine: DuckDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_FEW", few)
     most = 0x110000 if effort.NIGHTLY else 0x3000  # beyond it few letters fold, and none to what stands before it
     characters = [chr(n) for n in range(1, most) if not 0xD800 <= n <= 0xDFFF]
     spelled = sorted({form for c in characters for form in (f"{c}a@x.example", f"A{c}", f"e{c}{chr(0x301)} ")})
@@ -388,6 +393,13 @@ def test_spellings_in_a_relation_that_is_no_file_are_always_read(engine: DuckDB)
         engine.view("seen", f"select {literal(text)} as email")
         engine.spellings("found", "select email as address from seen", "select 'ana@x.example' as address")
         assert engine.rows("select address from found") == [(text,)]
+
+
+def test_few_and_many_are_looked_for_under_one_name(engine: DuckDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    for few in (1_000, 0, 1_000):
+        monkeypatch.setattr(embedded, "_FEW", few)
+        engine.spellings("found", "select 'Ana@x.example' as address", "select ' ana@x.example' as address")
+        assert engine.rows("select address from found") == [("Ana@x.example",)]
 
 
 def test_nobody_has_no_spellings(engine: DuckDB) -> None:

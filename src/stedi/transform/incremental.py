@@ -81,9 +81,10 @@ class IncrementalBuild:
         engine, low, high = self._engine, *sorted((started, int(self._session.parameters["build_started"])))
         addresses = "select email as address from customers_landing__added"
         # a consent date that the clock has passed, in either direction, changes a row that no new record touches
-        dated = f"customers_landing where {CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}"
-        if self._any(dated):
-            addresses += f" union all select email from {dated}"
+        last, upcoming = self._session.consent_dates()
+        if (last is not None and last > low) or (upcoming is not None and upcoming <= high):
+            dated = f"{CONSENT_FROM} > {low} and {CONSENT_FROM} <= {high}"
+            addresses += f" union all select email from customers_landing where {dated}"
         self._of_customers(addresses, "scope")
         engine.materialize("customers_trusted__scope", "select distinct customer_id from people__scope")
         # the view of current records runs over all records of these customers, old ones too: the newest decides

@@ -17,7 +17,7 @@ from stedi.errors import LakeError
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
-from stedi.schema.tables import Dag, DataFile, rebind
+from stedi.schema.tables import CONSENT_FROM, Dag, DataFile, rebind
 from stedi.transform.ahead import Ahead
 from stedi.transform.planning import ERASED_CLAIMS, Increment
 
@@ -47,6 +47,7 @@ class BuildSession:
         self.parameters: dict[str, str | int] = {"build_started": now, "readings": context.config.readings}
         self._catalog, self._key, self._states = context.catalog, key, states
         self._root = context.root
+        self._consent_dates: tuple[int | None, int | None] | None = None
         self._views: set[str] = set()
         self._read: dict[str, Callable[[], None]] = {}
         self._made: dict[str, Callable[[], None]] = {}
@@ -84,6 +85,16 @@ class BuildSession:
         current = self._states[table].current
         assert current is not None, "a table that was never built is rebuilt"
         return int(current.summary["stedi.started"])
+
+    def consent_dates(self) -> tuple[int | None, int | None]:
+        """Returns the last consent date until the start of the build and the first after it, epoch milliseconds."""
+        if self._consent_dates is None:
+            now = self.parameters["build_started"]
+            [self._consent_dates] = self.engine.rows(
+                f"select max(since) filter (where since <= {now}), min(since) filter (where since > {now}) "
+                f"from (select {CONSENT_FROM} as since from customers_landing)"
+            )
+        return self._consent_dates
 
     def look_back(
         self, read: str, increment: Increment, gained: Sequence[DataFile] = (), *, staged: bool = False

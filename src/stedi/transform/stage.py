@@ -17,7 +17,7 @@ from stedi.context import Context
 from stedi.context.progress import Progress
 from stedi.engines import Engine, rest_of
 from stedi.privacy.pseudonyms import Key
-from stedi.schema.tables import COLUMNS, CONSENT_FROM, Dag, DataFile
+from stedi.schema.tables import COLUMNS, Dag, DataFile
 from stedi.storage import durable
 from stedi.transform import checks, consent_check
 from stedi.transform.ahead import Ahead
@@ -273,10 +273,7 @@ class StagedBuild:
             change = self.staged["customers_trusted"]
             known = "select count(distinct customer_id) from people"
             _keep_count(change, "stedi.customers", engine, known, changes.customers)
-            [(last, upcoming)] = engine.rows(
-                f"select max(since) filter (where since <= {self._now}), min(since) filter (where since > {self._now}) "
-                f"from (select {CONSENT_FROM} as since from customers_landing)"
-            )
+            last, upcoming = session.consent_dates()
             dates = {"stedi.last-consent-at": last, "stedi.next-consent-at": upcoming}
             change.properties.update({name: str(date) for name, date in dates.items() if date is not None})
         if "step_trainer_trusted" in self.staged:
