@@ -67,10 +67,14 @@ class Devices:
             then: Tombstones of erasures that are repeated; the result includes them.
         """
         engine, key = self._engine, self._key
+        theirs = "in (select address from erased_addresses)"
+        claimed = "is not null"
+        if then is None:  # tombstones may name devices that none of them claims here
+            claimed = f"in (select serialNumber from records where email {theirs})"
         engine.materialize(
             "claimed",
-            "select distinct r.serialNumber, w.person, w.address in (select address from erased_addresses) as erased "
-            "from records as r inner join who as w on r.email = w.address where r.serialNumber is not null",
+            f"select distinct r.serialNumber, w.person, w.address {theirs} as erased "
+            f"from records as r inner join who as w on r.email = w.address where r.serialNumber {claimed}",
         )
         engine.materialize(
             "erased_serials", "select serialNumber from claimed group by serialNumber having bool_and(erased)"
@@ -176,9 +180,11 @@ class Devices:
             all_near: Whether these others are all whose motions count: tombstones may name further devices.
         """
         owners = "select address from erased_addresses"
-        near = (
+        near = "select address from near_addresses"
+        self._engine.materialize(
+            "near_addresses",
             "select address from who where person in (select person from claimed where not erased "
-            "and serialNumber in (select serialNumber from claimed where erased))"
+            "and serialNumber in (select serialNumber from claimed where erased))",
         )
         [(few,)] = self._engine.rows(f"select (select count(*) from ({near})) <= (select count(*) from ({owners}))")
         self._few_near = all_near and bool(few)
