@@ -216,6 +216,20 @@ def test_files_that_contain_some_values_are_found_with_those_values(engine: Duck
         assert engine.rows("select customer_id from found") == []
 
 
+def test_few_texts_are_named_one_by_one_and_many_are_selected(engine: DuckDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stedi.engines.duckdb._FEW", 3)
+    few = "select unnest(['it''s', 'a', null])"
+    assert engine.listed(few) == "'a', 'it''s'"
+    assert engine.listed(f"{few} limit 0") == "null"
+    many = "select unnest(['a', 'b', 'c', 'd'])"
+    assert engine.listed(many) == many
+    for values in (few, many, f"{few} limit 0"):
+        found = engine.rows(
+            f"select x from (values ('a'), ('it''s'), ('e')) as t(x) where x in ({engine.listed(values)})"
+        )
+        assert found == engine.rows(f"select x from (values ('a'), ('it''s'), ('e')) as t(x) where x in ({values})")
+
+
 @pytest.mark.parametrize("name", ["[1]", "a*b", "a?b", "**", "it's", "x=5", "customer_id=other", "a,b", "é ", "b\\c"])
 def test_files_are_read_by_their_names_and_not_by_patterns(engine: DuckDB, tmp_path: Path, name: str) -> None:
     for other in ("1", "aab", "ab", "aXb", "c"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from test_pages import made_up, table_of, written
 
 from stedi.engines import arrow_files, parquet, selection, thrift
-from stedi.engines.selection import Selected, Selection
+from stedi.engines.selection import Selected, Selection, dictionary_texts
 from stedi.schema.tables import ALL_COLUMNS
 
 SHAPES = {
@@ -52,8 +53,11 @@ def test_the_rows_are_those_that_an_engine_reads_or_the_engine_is_asked(tmp_path
     theirs = expected(whole, columns, wanted)
     if rows is not None:
         assert unpacked(rows.read) == theirs, f"seed {seed}"
-    assert asked.may_hold(str(path)) or not theirs, f"seed {seed}"
-    assert not Selection(name, key, {"nobody"}).may_hold(str(path)) or not in_dictionaries(path, key), f"seed {seed}"
+    texts = dictionary_texts(str(path), name, key)
+    if texts is not None:
+        assert set(chain(*texts)) >= {*known} - {None}, f"seed {seed}"
+        assert "nobody" not in chain(*texts)
+    assert texts is not None or not in_dictionaries(path, key), f"seed {seed}"
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -121,8 +125,7 @@ def test_what_the_lakes_own_writer_writes_is_read_without_an_engine(tmp_path: Pa
     assert pq.read_metadata(path).num_row_groups == 2
     asked = Selection(name, "user", {"ann", "cy"}, "_file", ("timestamp",))
     assert asked.rows(str(path)) == Selected({("ann", "f"): ([0, rows - 1],), ("cy", "f"): ([rows - 2],)})
-    assert Selection(name, "user", {"ann", "cy"}).may_hold(str(path))
-    assert not Selection(name, "user", {"dan"}).may_hold(str(path))
+    assert set(chain(*dictionary_texts(str(path), name, "user") or ())) == {"ann", "bo", "cy"}
 
 
 def test_texts_with_any_character_are_told_apart(tmp_path: Path) -> None:
@@ -134,6 +137,7 @@ def test_texts_with_any_character_are_told_apart(tmp_path: Path) -> None:
         assert Selection(name, "customer_id", {one}, "", ("timestamp",)).rows(str(path)) == Selected(
             {(one,): ([place],)}
         )
+    assert dictionary_texts(str(path), name, "customer_id") == [people]
 
 
 def test_values_that_are_missing_are_left_to_the_engine(tmp_path: Path) -> None:
@@ -142,7 +146,7 @@ def test_values_that_are_missing_are_left_to_the_engine(tmp_path: Path) -> None:
     pq.write_table(table, path, compression="zstd", store_schema=False)
     assert Selection(name, "customer_id", {"ann"}, "", ("timestamp",)).rows(str(path)) == Selected({("ann",): ([1],)})
     assert Selection(name, "customer_id", {"bo"}, "", ("timestamp",)).rows(str(path)) is None
-    assert Selection(name, "customer_id", {"bo"}).may_hold(str(path))
+    assert dictionary_texts(str(path), name, "customer_id") == [["ann", "bo"]]
 
 
 def test_very_many_people_or_rows_are_left_to_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +158,7 @@ def test_very_many_people_or_rows_are_left_to_the_engine(tmp_path: Path, monkeyp
         store_schema=False,
     )
     many = set(map(str, range(selection.MOST_TEXTS + 1)))
-    assert Selection(name, "customer_id", many).may_hold(str(path)), "an engine has to look"
+    assert Selection(name, "customer_id", many, "", ("timestamp",)).rows(str(path)) is None, "an engine has to look"
     monkeypatch.setattr(selection, "_MOST_FOUND", 2)
     assert Selection(name, "customer_id", {"ann"}, "", ("timestamp",)).rows(str(path)) is None
 
@@ -172,7 +176,7 @@ def test_no_damage_raises(tmp_path: Path, seed: int) -> None:
         damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         path.write_bytes(damaged)
         asked.rows(str(path))
-        asked.may_hold(str(path))
+        dictionary_texts(str(path), name, key)
 
 
 def test_a_file_that_is_truncated_meanwhile_is_left_to_the_engine(
@@ -182,8 +186,7 @@ def test_a_file_that_is_truncated_meanwhile_is_left_to_the_engine(
     people = [f"{n:08}" for n in range(rows)]
     table = table_of(name, [people, list(range(rows)), *[[1.0] * rows] * 3], [True] * 5)
     pq.write_table(table, path, compression="zstd", store_schema=False, row_group_size=10_000)
-    asked = Selection(name, "customer_id", {"nobody"})
-    assert not asked.may_hold(str(path))
+    assert len(dictionary_texts(str(path), name, "customer_id") or ()) == 5
     read = selection.read_footer
 
     def truncating(source: parquet.StoredBytes) -> thrift.Struct:
@@ -192,4 +195,5 @@ def test_a_file_that_is_truncated_meanwhile_is_left_to_the_engine(
         return footer
 
     monkeypatch.setattr(selection, "read_footer", truncating)
-    assert asked.may_hold(str(path))  # of a mapped file, the process would end here
+    # of a mapped file, the process would end here
+    assert dictionary_texts(str(path), name, "customer_id") is None

@@ -445,6 +445,16 @@ class DuckDB:
 
         return self._within_memory(run)
 
+    def listed(self, values: str) -> str:
+        """Returns the texts of a SELECT as a condition names them: if few, one by one.
+
+        Then the bounds of a row group tell whether it can have any of them, and those without are skipped.
+        """
+        few = self.rows(f"select * from ({values}) limit {_FEW + 1}")
+        if len(few) > _FEW:
+            return values
+        return ", ".join(sorted(literal(text) for (text,) in few if text is not None)) or "null"
+
     def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Gives a name to the texts in files: `field`, `value`, and `n`, how often; columns are the files' own.
 
@@ -474,15 +484,12 @@ class DuckDB:
             self.bind_files(view, (), table=table)
             return ()
         paths = ", ".join(path_literal(path) for path in given)
-        few = self.rows(f"select * from ({values}) limit {_FEW + 1}")
-        if len(few) <= _FEW:  # listed, so that row groups without them are skipped
-            values = ", ".join(sorted(literal(text) for (text,) in few if text is not None)) or "null"
         self.materialize(
             f"{view}__places",
             f"select distinct filename, {name} "
             # one pass: which files hold a value, and which values are in a file at all
             f"from read_parquet([{paths}], filename = true, hive_partitioning = false) "
-            f"where {name} in ({values})",
+            f"where {name} in ({self.listed(values)})",
         )
         self.view(view, f"select distinct {name} from {places}")
         return tuple(given[path] for (path,) in sorted(self.rows(f"select distinct filename from {places}")))

@@ -26,7 +26,7 @@ from stedi.engines.parquet import (
     selected_texts,
     selected_values,
 )
-from stedi.schema.tables import ALL_COLUMNS
+from stedi.schema.tables import ALL_COLUMNS, Column
 from stedi.storage import s3
 
 MOST_TEXTS = 1_000
@@ -93,34 +93,15 @@ class Selection:
         self._texts = frozenset(texts)
         self._read, self._after = self._texts if read is None else frozenset(read), after
 
-    def may_hold(self, path: str) -> bool:
-        """Returns whether a file may have a row with one of the texts: some dictionary has it, or is not readable."""
-        found = self._groups(path, lambda group: any(map(self._texts.__contains__, group.chunk(self._key).texts())))
-        return found is None or any(found)
-
     def rows(self, path: str) -> Selected | None:
         """Returns the rows of a file that have one of the texts; None if an engine must read them."""
-        found = self._groups(path, self._rows)
+        found = _groups(path, self._columns, self._rows) if len(self._texts) <= MOST_TEXTS else None
         if found is None:
             return None
         merged = Selected()
         for rows in found:
             merged.add(rows)
         return merged
-
-    def _groups(self, path: str, read: Callable[[RowGroup], _Found]) -> list[_Found] | None:
-        """Returns what a function finds in each row group of a file; None if an engine must read it."""
-        if library() is None or s3.is_remote(path) or len(self._texts) > MOST_TEXTS:
-            return None
-        try:
-            with open(path, "rb") as file:
-                source = StoredBytes(file)  # of most files only the footer and a few chunks are read
-                if len(source) > MOST_BYTES:
-                    return None
-                groups = row_groups(source, read_footer(source), self._columns)
-                return list(map(read, groups))
-        except (OSError, *DAMAGED):
-            return None
 
     def _rows(self, group: RowGroup) -> Selected:
         """Returns the rows of a row group."""
@@ -135,10 +116,12 @@ class Selection:
         flags = bytearray(_READ if flag and text in read else flag for flag, text in zip(flags, texts, strict=True))
         buffers = Buffers()
         marks = key.marks(flags, buffers, bytearray(key.entries))
-        if len(marks) - marks.count(0) > _MOST_FOUND:
+        kinds = sorted({_COUNTED, _READ}.intersection(flags))
+        alone = (marks if kinds == [_COUNTED] else marks.translate(_ALONE[mark]) for mark in kinds)
+        ranges = [RowRanges(each, 1) for each in alone]
+        if sum(asked.rows for asked in ranges) > _MOST_FOUND:
             raise Unsupported
-        for mark in (_COUNTED, _READ):
-            asked = RowRanges(marks.translate(_ALONE[mark]), 1)
+        for mark, asked in zip(kinds, ranges, strict=True):
             if not asked.count:
                 continue
             told = [selected_values(key, texts, buffers, asked)]
@@ -146,7 +129,7 @@ class Selection:
                 told.append(selected_texts(group.chunk(self._also), buffers, asked))
             names = self._integers if mark == _READ else ()
             values = [selected_integers(group.chunk(name), buffers, asked) for name in names]
-            if any(len(column) != marks.count(mark) for column in (*told, *values)):
+            if any(len(column) != asked.rows for column in (*told, *values)):
                 raise Unsupported  # some values are missing
             at = 0
             # somebody's rows mostly stand together, so lists grow by runs
@@ -158,3 +141,22 @@ class Selection:
                     found.add(Selected(counted={one: size}))
                 at += size
         return found
+
+
+def dictionary_texts(path: str, table: str, column: str) -> list[list[str]] | None:
+    """Returns all texts that rows of a file can have in a column, by row group; None if an engine must read them."""
+    return _groups(path, ALL_COLUMNS[table], lambda group: group.chunk(column).texts())
+
+
+def _groups(path: str, columns: Sequence[Column], read: Callable[[RowGroup], _Found]) -> list[_Found] | None:
+    """Returns what a function finds in each row group of a file; None if an engine must read it."""
+    if library() is None or s3.is_remote(path):
+        return None
+    try:
+        with open(path, "rb") as file:
+            source = StoredBytes(file)  # of most files only the footer and a few chunks are read
+            if len(source) > MOST_BYTES:
+                return None
+            return list(map(read, row_groups(source, read_footer(source), columns)))
+    except (OSError, *DAMAGED):
+        return None

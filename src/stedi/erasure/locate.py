@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from stedi.datasets import subjects
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
-from stedi.engines.selection import MOST_TEXTS, Selection
+from stedi.engines.selection import dictionary_texts
 from stedi.engines.table_files import scan
 from stedi.engines.workers import Workers
 from stedi.erasure import devices, identifiers, quarantined
@@ -207,17 +208,27 @@ class SubjectRows:
         return landed | self.traces.met()
 
     def _addresses(self, given: Collection[str]) -> None:
-        """Makes `who`, the person of every address, and `erased_addresses`, with how many readings of motion each has.
+        """Makes `who`, the person of every address, and `erased_addresses`.
 
         A customer's person is the mark; anybody else's is only the same for every spelling of the address.
         """
         engine = self.engine
-        engine.materialize(
-            "met",
-            "select address, sum(n)::bigint as readings from (select email as address, 0 as n from records union all "
-            'select "user", count(*) from accelerometer_landing group by all) group by all',
-        )
-        engine.normal_forms("forms", "select address from met")
+        left: list[str] = []
+
+        def users() -> Iterator[tuple[str]]:
+            # dictionaries name everybody in a file without its rows
+            for file in self._catalog.files(self.states["accelerometer_landing"]):
+                texts = dictionary_texts(file.path, "accelerometer_landing", "user")
+                if texts is None:
+                    left.append(file.path)
+                else:
+                    yield from zip(chain.from_iterable(texts))
+
+        engine.insert_rows("users", {"address": "varchar"}, users())
+        addresses = "select email as address from records union all select address from users"
+        if left:
+            addresses += f' union all select distinct "user" from {read_files(left)}'
+        engine.normal_forms("forms", addresses)
         wanted = {normalise(address): tombstones.person(self._key, address) for address in given}
         if not self._people <= {*wanted.values()}:
             wanted = self._wanted()
@@ -230,8 +241,7 @@ class SubjectRows:
         )
         engine.materialize(
             "erased_addresses",
-            "select m.address, w.person, m.readings from met as m inner join forms as f on m.address = f.address "
-            "inner join wanted as w on f.normal = w.normal",
+            "select f.address, w.person from forms as f inner join wanted as w on f.normal = w.normal",
         )
 
     def _wanted(self) -> dict[str, str]:
@@ -509,18 +519,17 @@ class SubjectRows:
             return self.engine.rows(
                 f"select filename, {content}, sum(n)::bigint, 0 from {devices.OWN[name]} where {theirs} group by all"
             )
-        if mentioned == "false" and theirs == _BY_ID and self._workers is None:
-            ids = [id_ for (id_,) in self.engine.rows("select customer_id from erased_ids")]
-            files = list(filter(Selection(name, "customer_id", ids).may_hold, files))
-            if 0 < len(ids) <= MOST_TEXTS:  # named one by one they are found in less time
-                theirs = f"customer_id in ({', '.join(map(literal, ids))})"
+        if theirs == _BY_ID and self._workers is None:
+            theirs = f"customer_id in ({self.engine.listed('select customer_id from erased_ids')})"
         if not files:
             return []
-        sql = (
-            f"select filename, {content} as content, count(*) filter (where {theirs}), "
-            f"count(*) filter (where not ({theirs}) and ({mentioned})) "
-            f"from {{files}} where {theirs} or {mentioned} group by all"
-        )
+        counts = "count(*), 0"
+        if mentioned != "false":
+            counts = f"count(*) filter (where {theirs}), count(*) filter (where not ({theirs}) and ({mentioned}))"
+            mentioned = f"{theirs} or {mentioned}"
+        else:
+            mentioned = theirs
+        sql = f"select filename, {content} as content, {counts} from {{files}} where {mentioned} group by all"
         if self._workers is None:  # a task's session would need copies of relations that this session already has
             return self.engine.rows(sql.format(files=read_files(files)))
         relations = {read: InlineRelation.of(self.engine, read) for read in RELATIONS if read in sql}

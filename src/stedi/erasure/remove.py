@@ -19,13 +19,12 @@ from stedi.catalog import Catalog, Erasing, Snapshot, TableState, orphans
 from stedi.catalog.manifests import mentions
 from stedi.catalog.orphans import unused
 from stedi.catalog.snapshots import AS_OF
-from stedi.engines import LEAVING
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
 from stedi.engines.pages import Leaving
 from stedi.engines.rewrite import InlineRelation, RewriteTask, divided, rewrite
 from stedi.engines.workers import Workers
-from stedi.erasure.devices import OWN
+from stedi.erasure.devices import OWN, read_files
 from stedi.erasure.locate import RELATIONS, SUBJECT_PREDICATES, SubjectRows
 from stedi.erasure.pending import Found, Pending
 from stedi.errors import CommitConflict, DamagedFile, LakeError
@@ -42,12 +41,12 @@ ERASURE = "stedi.erasure"
 
 
 _TOLD_BY = {
-    "customers_landing": ("email", "erased_addresses"),
-    "accelerometer_landing": ("user", "erased_addresses"),
-    "step_trainer_landing": ("serialNumber", "erased_serials"),
-    **dict.fromkeys((table.name for table in graph().tables()), ("customer_id", "erased_ids")),
+    "customers_landing": ("email", "select address from erased_addresses"),
+    "accelerometer_landing": ("user", "select address from erased_addresses"),
+    "step_trainer_landing": ("serialNumber", "select serialNumber from erased_serials"),
+    **dict.fromkeys((table.name for table in graph().tables()), ("customer_id", "select customer_id from erased_ids")),
 }
-"""For each table, the column that `SUBJECT_PREDICATES` compares, and the relation of the values to match."""
+"""For each table, the column that `SUBJECT_PREDICATES` compares, and the SELECT of the values to match."""
 _OF_ALL = frozenset({"stedi.customers", "stedi.last-consent-at", "stedi.next-consent-at", "stedi.withheld"})
 """Snapshot properties about all customers that a build leaves for the next build."""
 
@@ -156,7 +155,7 @@ class Removal:
             place = folder if len(leaving) == 1 else folder / str(number)
             written = self._rewritten(name, files, self._remaining(name, news), place, current.total("records"))
             more = len(self._missing(news)) if name == "landed_files" else 0
-            self._check(name, files, written, more, all_now=list(leaving) == [current.id])
+            self._check(name, files, written, more)
             for snapshot in snapshots:
                 added[snapshot] = (*added.get(snapshot, ()), *written)
         refs = {head.id: tuple(pin for pin, of in state.pins.items() if of == head.id) for head in heads}
@@ -198,8 +197,8 @@ class Removal:
         match _TOLD_BY.get(name):
             case None:
                 return None
-            case column, relation:
-                texts = frozenset(text for (text, *_) in self._engine.rows(f"select * from {relation}"))
+            case column, values:
+                texts = frozenset(text for (text,) in self._engine.rows(values))
         if name != "step_trainer_landing":
             return Leaving(column, texts)
         moments: dict[str, set[int]] = {}
@@ -207,25 +206,22 @@ class Removal:
             moments.setdefault(number, set()).add(moment)
         return Leaving(column, texts, "sensorReadingTime", moments)
 
-    def _check(
-        self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int, *, all_now: bool
-    ) -> None:
+    def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
         rows = sum(file.rows for file in added)
-        for expected in self._expected(name, leaving, more, all_now=all_now):
+        for expected in self._expected(name, leaving, more):
             if rows != expected:
                 raise LakeError(
                     f"{name}: expected {expected} remaining rows of other customers, found {rows}; the table is as it "
                     "was. Run `stedi audit --files`, then `stedi erase --resume`"
                 )
 
-    def _expected(self, name: str, leaving: Sequence[DataFile], more: int, *, all_now: bool) -> Iterator[int]:
+    def _expected(self, name: str, leaving: Sequence[DataFile], more: int) -> Iterator[int]:
         """Yields how many rows must remain: by the rows that were found, and by the engine if C may have found them.
 
         Args:
             name: The table.
             leaving: The replaced files.
             more: How many rows are added.
-            all_now: Whether these are all files of the current snapshot with rows of the customers, and no others.
         """
         theirs = self._found.held
         if theirs is not None:  # an earlier version did not store the counts per file
@@ -234,13 +230,30 @@ class Removal:
             return  # the engine has found these rows
         if self._workers is None and name in _TOLD_BY and leaving and not s3.is_remote(leaving[0].path):
             # the same C finds and removes rows, so a mistake in it would be in both counts
-            if name == "accelerometer_landing" and all_now:  # counted when the engine read the addresses
-                [(theirs_now,)] = self._engine.rows("select coalesce(sum(readings), 0)::bigint from erased_addresses")
-                yield sum(file.rows for file in leaving) - theirs_now
-                return
-            self._engine.bind_files(LEAVING, leaving, table=name)
-            [(staying,)] = self._engine.rows(f"select count(*) from leaving where not ({SUBJECT_PREDICATES[name]})")
-            yield staying
+            yield sum(file.rows for file in leaving) - self._theirs(name, [file.path for file in leaving])
+
+    def _theirs(self, name: str, paths: Sequence[str]) -> int:
+        """Returns how many rows of the customers the engine finds in some files."""
+        engine, (column, alone) = self._engine, _TOLD_BY[name]
+        if name != "step_trainer_landing":
+            [(count,)] = engine.rows(
+                f"select count(*) from {read_files(paths)} where {quoted(column)} in ({engine.listed(alone)})"
+            )
+            return int(count)
+        shared = f"select distinct serialNumber from erased_moments where serialNumber not in ({alone})"
+        found = engine.rows(
+            f"select filename, serialNumber in ({alone}) as alone, count(*) from {read_files(paths)} "
+            f"where serialNumber in ({engine.listed(f'{alone} union {shared}')}) group by all"
+        )
+        count = sum(n for _, theirs, n in found if theirs)
+        # instants are read only where somebody else may have readings of the same device
+        if files := [path for path, theirs, _ in found if not theirs]:
+            [(moments,)] = engine.rows(
+                f"select count(*) from {read_files(files)} where serialNumber in ({engine.listed(shared)}) "
+                "and (serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments)"
+            )
+            count += moments
+        return int(count)
 
     def _remaining(self, name: str, rewritten: Sequence[Rewritten]) -> str:
         """Returns the SELECT of the remaining rows of the replaced files."""
