@@ -195,7 +195,11 @@ class Lake:
         Raises:
             KeyRefused: It is missing, or is not the key that this lake was made with.
         """
-        return self.context.key()
+        from stedi.privacy import key_change
+
+        key = self.context.key()
+        key_change.refuse_changed(self.root, key)
+        return key
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:

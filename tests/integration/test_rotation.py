@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -315,11 +317,47 @@ def test_an_open_lake_does_not_build_under_a_key_that_was_changed(lake: Lake) ->
     other = Lake.open(lake.root)
     old = other.key()
     lake.rotate_key()
-    assert other.key() == old  # its file is still there
-    for work in (other.build, other.prove, other.rotate_key):
+    assert other.context.key() == old  # its file is still there
+    for work in (other.key, other.build, other.prove, other.rotate_key):
         with pytest.raises(KeyRefused, match="the key was changed meanwhile"):
             work()
     holds(lake)
+
+
+def test_a_lake_opened_before_a_change_of_key_writes_and_tells_nothing_with_the_old_one(
+    lake: Lake, tmp_path: Path
+) -> None:
+    """It landed and withdrew with marks of the old key, and explained a customer by an id that no table had."""
+    who, other = "ada@x.example", Lake.open(lake.root)
+    other.key()
+    code = "import sys, stedi; stedi.Lake.open(sys.argv[1]).rotate_key()"
+    subprocess.run([sys.executable, "-c", code, str(lake.root)], check=True)
+    deliver(tmp_path / "more", "customer", [customer("new@x.example")])
+
+    def files() -> dict[str, bytes]:
+        whole = (path for path in lake.root.rglob("*") if path.is_file() and "runs" not in path.parts)
+        return {str(path): path.read_bytes() for path in whole if path.suffix != ".lock"}
+
+    before = files()
+    for work in (
+        lambda: other.land(tmp_path / "more"),
+        lambda: other.withdraw(who),
+        lambda: other.explain(who),
+        lambda: other.export(who, output=tmp_path / "out"),
+        lambda: other.erase(who),
+        lambda: other.create_dataset("steps"),
+        lambda: other.quarantine()._key(),  # as `replay` does, once there is something to land
+    ):
+        with pytest.raises(KeyRefused, match=r"the key was changed meanwhile; nothing was written: run this again"):
+            work()
+        assert files() == before
+    # neither needs the key, nor any pseudonym of before
+    assert other.query("select customer_id from customers_trusted").fetchall()
+    other.maintain()
+    again = Lake.open(lake.root)
+    assert again.land(tmp_path / "more").accepted == 1
+    again.build()
+    holds(again)
 
 
 NEED_THE_KEY = {

@@ -239,7 +239,8 @@ class Context:
             self.key()
         wait = wait or durable.is_held(self.root / "maintain.lock")
         with self.locked(*commands, wait=wait, advice=advice, progress=progress):
-            if "build" in commands:  # below landing are pseudonyms, which one key makes
+            # the key makes pseudonyms below landing, and seals journals; what does without it has none of either
+            if "build" in commands or not keyless:
                 key_change.refuse_other(self.root, self.config.key_fingerprint)
             else:
                 key_change.refuse_unfinished(self.root)  # its staged files must stay until they are published

@@ -22,7 +22,8 @@ from stedi.errors import UsageError
 from stedi.landing import journal, reader, rows
 from stedi.landing.reader.fitting import Conformer, feeds_of
 from stedi.landing.rows import LandedFile
-from stedi.privacy import tombstones
+from stedi.privacy import key_change, tombstones
+from stedi.privacy.pseudonyms import Key
 from stedi.schema.contracts import Reason
 from stedi.schema.feeds import CONTRACTS
 from stedi.schema.tables import COLUMNS, DUCKDB_TYPES, DataFile
@@ -116,7 +117,7 @@ class Quarantine:
     """
 
     def __init__(self, context: Context) -> None:
-        self._key, self._context = context.key, context
+        self._context = context
         self._catalog, self._config, self._root = context.catalog, context.config, context.root
 
     def total(self) -> int:
@@ -188,6 +189,11 @@ class Quarantine:
                 done = self._replay(batch)
             end(done, done.landed, "")
         return done
+
+    def _key(self) -> Key:
+        key = self._context.key()
+        key_change.refuse_changed(self._root, key)
+        return key
 
     def _replay(self, batch: journal.Commit) -> Relanded:
         lines = {feed: batch.scratch / f"{feed}.json" for feed in CONTRACTS}

@@ -151,5 +151,17 @@ def refuse_other(root: Path, fingerprint: str) -> None:
         raise _changed(root)
 
 
+def refuse_changed(root: Path, key: Key) -> None:
+    """Raises KeyRefused if a lake that was opened before a key rotation is asked for its key after it.
+
+    What the old key would find is not in the lake any more. While a rotation is decided but not complete, `confirm`
+    says whether the key is the right one.
+    """
+    if not (root / NAME).exists() and config.read(root / "lake.toml").key_fingerprint != key.fingerprint:
+        raise _changed(root)
+
+
 def _changed(root: Path) -> KeyRefused:
-    return KeyRefused(f"{root}: the key was changed meanwhile; nothing was written: run this again")
+    return KeyRefused(
+        f"{root}: the key was changed meanwhile; nothing was written: run this again (in Python, open the lake again)"
+    )
