@@ -18,6 +18,8 @@ from stedi.engines import arrow_files, parquet, selection, thrift
 from stedi.engines.selection import Selected, Selection, dictionary_texts
 from stedi.schema.tables import ALL_COLUMNS
 
+needs_library = pytest.mark.skipif(parquet.library() is None, reason="needs a C compiler")
+
 SHAPES = {
     "accelerometer_landing": ("user", "_file", ("timestamp",)),
     "step_trainer_landing": ("serialNumber", "_file", ("sensorReadingTime", "distanceFromObject")),
@@ -112,6 +114,7 @@ def parquet_has_bounds(path: Path, name: str) -> bool:
     )
 
 
+@needs_library
 def test_what_the_lakes_own_writer_writes_is_read_without_an_engine(tmp_path: Path) -> None:
     name, path, rows = "accelerometer_landing", tmp_path / "a.parquet", arrow_files.GROUP + 10
     people = ["ann", *["bo"] * (rows - 3), "cy", "ann"]
@@ -128,6 +131,7 @@ def test_what_the_lakes_own_writer_writes_is_read_without_an_engine(tmp_path: Pa
     assert set(chain(*dictionary_texts(str(path), name, "user") or ())) == {"ann", "bo", "cy"}
 
 
+@needs_library
 def test_texts_with_any_character_are_told_apart(tmp_path: Path) -> None:
     name, path = "accelerometer_trusted", tmp_path / "a.parquet"
     people = ["ann", "an\x1fn", "", "ännä\n", "\x1f"]
@@ -140,6 +144,7 @@ def test_texts_with_any_character_are_told_apart(tmp_path: Path) -> None:
     assert dictionary_texts(str(path), name, "customer_id") == [people]
 
 
+@needs_library
 def test_values_that_are_missing_are_left_to_the_engine(tmp_path: Path) -> None:
     name, path = "accelerometer_trusted", tmp_path / "a.parquet"
     table = table_of(name, [["ann", None, "bo"], [1, 2, None], *[[1.0] * 3] * 3], [True] * 5)
@@ -179,6 +184,7 @@ def test_no_damage_raises(tmp_path: Path, seed: int) -> None:
         dictionary_texts(str(path), name, key)
 
 
+@needs_library
 def test_a_file_that_is_truncated_meanwhile_is_left_to_the_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
