@@ -135,7 +135,7 @@ def test_the_command_says_what_became_of_the_labels(
     assert cli.main(["--lake", str(lake.root), *words]) == 0
     said = capsys.readouterr()
     joined = f"labels: {4 - instants} spans and {instants} instants joined"
-    assert f"{joined}; 1 row of 1 people who are not in it left out" in said.err
+    assert f"{joined}; 1 row of 1 person who is not in it left out" in said.err
     assert "samples a second" in said.out
     file.write_text(f"{lines[0]}\n{lines[1]}\n{lines[2]} by@x.example\n", "utf-8")
     assert cli.main(["--lake", str(lake.root), *words]) == 2

@@ -219,8 +219,9 @@ LIES: dict[str, tuple[str, str, Attack, Callable[[dict[str, Any]], object]]] = {
     "a column more": (TEST, "columns differ", column, lambda m: None),
     "fewer rows in all": ("manifest.json", "expected 29 rows", lambda f: None, lambda m: m.update(rows=29)),
     "more people in all": ("manifest.json", "expected 11 subjects", lambda f: None, lambda m: m.update(subjects=11)),
+    "one person in all": ("manifest.json", "expected 1 subject,", lambda f: None, lambda m: m.update(subjects=1)),
     "other counts of a split": (
-        "manifest.json", "split test: expected 1 subjects", lambda f: None,
+        "manifest.json", "split test: expected 1 subject,", lambda f: None,
         lambda m: m["splits"]["test"].update(subjects=1),
     ),
     "an account that does not add up": (

@@ -346,7 +346,10 @@ def _labels_text(release: Release) -> str:
     left = [
         f"{many(found[name], 'row')} {why}"
         for name, why in (
-            ("elsewhere", f"of {found['people_elsewhere']:,} people who are not in it left out"),
+            (
+                "elsewhere",
+                f"of {many(found['people_elsewhere'], 'person who is', 'people who are')} not in it left out",
+            ),
             ("ambiguous", "under a serial number of several people left out"),
         )
         if found[name]

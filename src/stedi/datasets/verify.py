@@ -348,13 +348,13 @@ class _Work:
         plain = manifest.plain
         for split in contents.SPLITS:
             for what, found, said in zip(
-                ("subjects", "rows"), (people[split], rows[split]), manifest.splits[split], strict=True
+                ("subject", "row"), (people[split], rows[split]), manifest.splits[split], strict=True
             ):
                 if found != said:
-                    self._say(MANIFEST, f"split {split}: expected {said} {what}, found {found} in the data")
-        for what, found in (("subjects", everybody), ("rows", sum(rows.values()))):
-            if plain[what] != found:
-                self._say(MANIFEST, f"expected {plain[what]} {what}, found {found} in the data")
+                    self._say(MANIFEST, f"split {split}: expected {many(said, what)}, found {found} in the data")
+        for what, found in (("subject", everybody), ("row", sum(rows.values()))):
+            if (said := plain[f"{what}s"]) != found:
+                self._say(MANIFEST, f"expected {many(said, what)}, found {found} in the data")
         if plain["release"] != f"{plain['name']}@{plain['version']}":
             self._say(MANIFEST, "expected the release that its name and version make")
         account = [line["rows"] for line in plain["account"]]
