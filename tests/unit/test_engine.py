@@ -17,9 +17,10 @@ import duckdb
 import pytest
 
 import effort
-from stedi.engines import duckdb as embedded
-from stedi.engines.duckdb import NORMAL, DuckDB
+from stedi.engines import pseudonyms
+from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, nameable, path_literal, quoted
+from stedi.engines.pseudonyms import NORMAL
 from stedi.engines.table_files import scan
 from stedi.errors import LakeError
 from stedi.privacy.pseudonyms import normalise
@@ -338,11 +339,26 @@ def test_pseudonyms_that_were_given_before_are_still_given(engine: DuckDB) -> No
     assert sorted(engine.rows("select address, customer_id from wearers")) == [("a@a", "A@A"), ("b@a", "B@A")]
 
 
+def test_another_thread_names_people_without_the_first_ones_connection(engine: DuckDB) -> None:
+    engine.recognise("select 'a@a' as address", "select 'A@A' as address, 'id of a' as customer_id")
+    rows = engine.stream("select i from range(100_000) as t(i)")
+    assert next(rows) == (0,)
+    with engine.beside() as second:
+        # only Python knows what the Kelvin sign folds to
+        second.pseudonymise("people", "select unnest(['a@a', '\u212a@a', 'k@a']) as address", str.upper)
+        second.spellings("found", "select address from people", "select 'K@a' as address")
+    # a statement on the same connection would have ended it
+    assert sum(1 for _ in rows) == 99_999
+    found = dict(engine.rows("select address, customer_id from people"))
+    assert found == {"a@a": "id of a", "\u212a@a": "?k@a", "k@a": "?k@a"}
+    assert sorted(engine.rows("select address from found")) == [("k@a",), ("\u212a@a",)]
+
+
 @pytest.mark.parametrize("few", [0, 1 << 20], ids=["by-sql", "by-python"])
 def test_the_spellings_of_a_customer_are_found_as_rule_1_has_them(
     few: int, engine: DuckDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_FEW", few)
+    monkeypatch.setattr(pseudonyms, "_FEW", few)
     most = 0x110000 if effort.NIGHTLY else 0x3000  # beyond it few letters fold, and none to what stands before it
     characters = [chr(n) for n in range(1, most) if not 0xD800 <= n <= 0xDFFF]
     spelled = sorted({form for c in characters for form in (f"{c}a@x.example", f"A{c}", f"e{c}{chr(0x301)} ")})
@@ -411,7 +427,7 @@ def test_spellings_in_a_relation_that_is_no_file_are_always_read(engine: DuckDB)
 
 def test_few_and_many_are_looked_for_under_one_name(engine: DuckDB, monkeypatch: pytest.MonkeyPatch) -> None:
     for few in (1_000, 0, 1_000):
-        monkeypatch.setattr(embedded, "_FEW", few)
+        monkeypatch.setattr(pseudonyms, "_FEW", few)
         engine.spellings("found", "select 'Ana@x.example' as address", "select ' ana@x.example' as address")
         assert engine.rows("select address from found") == [("Ana@x.example",)]
 

@@ -20,11 +20,11 @@ from stedi.engines.arrow_files import GROUP
 from stedi.engines.column_sums import ColumnSums
 from stedi.engines.failures import failures
 from stedi.engines.literals import literal, path_literal, quoted
+from stedi.engines.pseudonyms import Pseudonyms
 from stedi.engines.ranges import Ranges
 from stedi.engines.table_files import copy_statement, data_file, file_rows, move_to_bucket, scan
 from stedi.engines.values import insertion
 from stedi.errors import LakeError
-from stedi.privacy.pseudonyms import normalise
 from stedi.schema.tables import ALL_COLUMNS, DUCKDB_TYPES, DataFile
 from stedi.storage import config as settings
 from stedi.storage import durable, s3
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
     from stedi.engines.pages import Leaving
 
-_PERSONS = "create table if not exists persons (address varchar, customer_id varchar, person bigint)"
-_COLUMN = re.compile(r"select (distinct )?\"?\w+\"? as address from (?P<of>\w+)")
-"""A SELECT of all addresses in a relation."""
 _PLAIN = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL|BOOLEAN|DATE|TIME|INTERVAL)(?![A-Z]*\[)")
 """Types whose values contain no text."""
 _KEYS = 600.0
@@ -57,21 +54,6 @@ _SETTINGS = (
     "set parquet_metadata_cache = true",
 )
 _OBJECTS = f"['{s3.SCHEME}"
-_BLANKS = " || ".join(f"chr({ord(blank)})" for blank in " \t\n\v\f\r\x1c\x1d\x1e\x1f")
-_COMPOSED = "replace(nfc_normalize(address), '\u0130', 'i\u0307')"
-"""Only of this letter the lower case is not what it folds to; an I and a dot compose to it."""
-NORMAL = (
-    "case when strlen(address) = length(address) then case when address >= '!' and address[-1] >= '!' "
-    f"then lower(address) else lower(trim(address, {_BLANKS})) end "
-    "when not regexp_matches(address, '[^!-~\u00c0-\u00ff]') then replace(lower(address), '\u00df', 'ss') "
-    "when not regexp_matches(address, '[^!-~\u00c0-\u0148\u014a-\u017e\u0300-\u0344\u0346-\u036f]') "
-    f"then nfc_normalize(replace(lower({_COMPOSED}), '\u00df', 'ss')) end"
-)
-"""The normal form of an `address` (rule 1) without blanks that is ASCII, Latin-1 or Latin Extended-A, with or without
-combining marks; null for all others: Python normalises them.
-
-All these characters are as old as Unicode 5, so that DuckDB and Python agree on what they compose. Of Latin-1 nothing
-composes further. What does not fold to its lower case is left out, but for two letters."""
 
 
 class DuckDB:
@@ -93,12 +75,10 @@ class DuckDB:
         durable.private(temporary)
         self._temporary, self._threads, self._memory = temporary, threads, settings.size(memory) or 0
         self._keys_until: float | None = None
-        self._recognised = False
         # 56 bits: a literal of this size is a positive `bigint` in every dialect
         self._mark = int.from_bytes(os.urandom(7))
         self._bound: dict[str, tuple[DataFile, ...]] = {}
-        self._compared: tuple[str, tuple[DataFile, ...]] | None = None
-        """The addresses, and their files, of which `compared_addresses` has those that may be among the wanted ones."""
+        self._pseudonyms = Pseudonyms(self, self._bound, temporary)
         self._ranges = Ranges(self.rows)
         self.connection = duckdb.connect(
             config={
@@ -149,6 +129,7 @@ class DuckDB:
             # a cursor begins with the defaults
             for statement in (f"use {self._database}", *_SETTINGS):
                 other.connection.execute(statement)
+            other._pseudonyms = self._pseudonyms.beside(other)
             yield other
 
     def interrupt(self) -> None:
@@ -202,7 +183,7 @@ class DuckDB:
 
         Every thread has buffers of its own: what does not fit into memory with several is tried again with one.
         """
-        self._within_memory(lambda: self._execute(f"create or replace table {quoted(view)} as {sql}").fetchall())
+        self.run(f"create or replace table {quoted(view)} as {sql}")
 
     def _within_memory(self, run: Callable[[], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
         """Runs a statement, and once more with one thread if it does not fit into memory with several."""
@@ -220,160 +201,20 @@ class DuckDB:
             self._execute(f"set threads = {self._threads}")
 
     def pseudonymise(self, view: str, sql: str, customer_id: Callable[[str], str]) -> None:
-        """Computes a view of addresses once for this session, with the customer of each address.
-
-        Adds `customer_id`, the pseudonym, and `person`, a number that stands for it in this session alone, in every
-        view alike: keys of eight bytes halve what joins and distinct rows cost. Numbers follow the order of the
-        pseudonyms within the first view that has them, so that rows in the one order are in the other.
-
-        Args:
-            view: The view's name.
-            sql: A SELECT of one column, `address`, each once.
-            customer_id: The pseudonym of an address.
-        """
-        name = quoted(view)
-        self._execute(_PERSONS)
-        known = "select a.address, p.customer_id, p.person from ({}) as a left join persons as p using (address)"
-        self.materialize(view, known.format(sql))
-        if self._recognised:
-            if self.rows(f"select 1 from {name} where person is null limit 1"):
-                self.normal_forms(f"{view}__forms", f"select address from {name} where person is null")
-                self._recognise(f"{view}__forms")
-                self.materialize(view, known.format(f"select address from {name}"))
-            return
-        # through a file: any parameter has DuckDB import pandas and Arrow, which takes half a second, and to parse
-        # constants takes longer than to read a file
-        told, new = self._temporary / f"told-{os.urandom(8).hex()}.csv", False
-        try:
-            with open(told, "x", encoding="ascii", opener=_private) as file:
-                for batch in self._batches(self._cursor(f"select rowid, address from {name} where person is null")):
-                    file.writelines([f"{place},{customer_id(address)}\n" for place, address in batch])
-                    new = True
-            if not new:
-                return
-            self._number(
-                f"select v.address, i.customer_id from {name} as v "
-                f"inner join read_csv({path_literal(str(told))}, auto_detect = false, header = false, "
-                "hive_partitioning = false, columns = {place: 'bigint', customer_id: 'varchar'}) as i on "
-                "v.rowid = i.place"
-            )
-        finally:
-            told.unlink(missing_ok=True)
-        self.materialize(view, known.format(f"select address from {name}"))
+        """Computes a view of addresses once for this session, with the customer of each address."""
+        self._pseudonyms.pseudonymise(view, sql, customer_id)
 
     def recognise(self, addresses: str, known: str) -> bool:
-        """Has `pseudonymise` give only some customers their pseudonyms for the rest of this session.
-
-        To compare normal forms in SQL takes less than to compute pseudonyms. In place of other customers'
-        pseudonyms it then gives something else, the same for every spelling of an address. Nothing is changed if
-        somebody has a pseudonym already.
-
-        Args:
-            addresses: A SELECT of `address`, which may repeat: most of those that will be asked for.
-            known: A SELECT of `address` and `customer_id` of the customers whose pseudonyms are needed.
-
-        Returns:
-            Whether it does, and so whether there are two views with the columns of `pseudonymise`: `recognised__all`
-            of all these addresses, and `recognised__known` of those that are a known customer's; both may have more.
-        """
-        self._execute(_PERSONS)
-        if self._recognised or self.rows("select 1 from persons limit 1"):
-            return False
-        self._recognised = True
-        forms = "recognised__forms"
-        self.normal_forms(forms, f"{addresses} union all select address from ({known})")
-        self.materialize(
-            "recognised",
-            f"select f.normal, k.customer_id from ({known}) as k inner join {forms} as f on k.address = f.address",
-        )
-        self._recognise(forms)
-        self.view("recognised__all", "select address, customer_id, person from persons")
-        # no pseudonym begins like what `_recognise` gives to others
-        self.view("recognised__known", "select * from recognised__all where not starts_with(customer_id, '?')")
-        return True
-
-    def _recognise(self, forms: str) -> None:
-        """Names new addresses, of which the normal forms are given."""
-        self._number(
-            f"select f.address, coalesce(r.customer_id, '?' || f.normal) as customer_id from {quoted(forms)} as f "
-            "left join recognised as r on f.normal = r.normal"
-        )
-
-    def _number(self, named: str) -> None:
-        """Keeps the customers of some new addresses, and gives new customers numbers.
-
-        Args:
-            named: A SELECT of `address` and `customer_id`.
-        """
-        statement = (
-            # `dense_rank` counts persons known already, too: numbers can have gaps
-            "insert into persons select i.address, i.customer_id, coalesce(p.person, "
-            "(select count(*) from persons) + dense_rank() over (order by i.customer_id)) from "
-            f"({named}) as i left join (select distinct customer_id, person from persons) as p "
-            "on i.customer_id = p.customer_id"
-        )
-        self._within_memory(lambda: self._execute(statement).fetchall())
+        """Has `pseudonymise` give only some customers their pseudonyms for the rest of this session."""
+        return self._pseudonyms.recognise(addresses, known)
 
     def spellings(self, view: str, addresses: str, wanted: str) -> None:
-        """Stores, as `address`, the addresses of a SELECT whose normal form equals that of one in another SELECT.
-
-        SQL normalises plain addresses (`NORMAL`); Python normalises each of the others.
-
-        Args:
-            view: The name of the result.
-            addresses: A SELECT of one column, `address`.
-            wanted: Likewise.
-        """
-        few = self.rows(f"select distinct address from ({wanted}) limit {_FEW + 1}")
-        if not few:
-            return self.materialize(view, "select null::varchar as address where false")
-        if len(few) <= _FEW:  # to prepare a statement with the patterns of `NORMAL` takes longer
-            theirs = f"{view}__few"
-            self.insert_rows(theirs, {"normal": "varchar"}, ((normalise(address),) for (address,) in few))
-        else:
-            theirs = f"{view}__wanted"
-            self.normal_forms(theirs, wanted)
-        among = f"select normal from {quoted(theirs)}"
-        found = _COLUMN.fullmatch(addresses)
-        read = (addresses, self._bound[found["of"]]) if found and found["of"] in self._bound else None
-        # a build and its proof ask for the same customers: the same files have been read for them already
-        if (
-            read is None
-            or self._compared != read
-            or self.rows(f"{among} where normal not in (select normal from compared_addresses__wanted) limit 1")
-        ):
-            self._compared = None
-            self.materialize("compared_addresses__wanted", among)
-            # only what may match is stored; the normal form of an odd address is known after Python has seen it
-            self._normalise(
-                "compared_addresses",
-                f"select distinct * from (select address, {NORMAL} as normal from ({addresses})) "
-                "where normal is null or normal in (select normal from compared_addresses__wanted)",
-            )
-            self._compared = read
-        return self.materialize(view, f"select address from compared_addresses where normal in ({among})")
+        """Stores, as `address`, the addresses of a SELECT whose normal form equals that of one in another SELECT."""
+        self._pseudonyms.spellings(view, addresses, wanted)
 
     def normal_forms(self, view: str, addresses: str) -> None:
         """Keeps the addresses of a SELECT, each once as `address`, with its normal form as `normal` (rule 1)."""
-        self._normalise(view, f"select address, {NORMAL} as normal from (select distinct address from ({addresses}))")
-
-    def _normalise(self, name: str, sql: str) -> None:
-        """Keeps a SELECT of addresses, each of which it has once, with its normal form, which may be null there."""
-        self.materialize(f"{name}__met", sql)
-        met, told = quoted(f"{name}__met"), False
-        for batch in self._batches(self._cursor(f"select rowid, address from {met} where normal is null")):
-            if not told:
-                empty = "select null::bigint as place, null::varchar as normal where false"
-                self.materialize(f"{name}__told", empty)
-                told = True
-            self._insert(f"{name}__told", [(place, normalise(address)) for place, address in batch])
-        python = f" left join {quoted(f'{name}__told')} as t on m.rowid = t.place"
-        self.view(
-            name,
-            f"select m.address, coalesce(m.normal, t.normal) as normal from {met} as m{python}"
-            if told
-            else f"select address, normal from {met}",
-        )
+        self._pseudonyms.normal_forms(view, addresses)
 
     def insert_rows(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple[object, ...]]) -> None:
         """Makes a relation of rows of Python values; only some thousand are held at a time.
@@ -387,7 +228,7 @@ class DuckDB:
         self.materialize(name, f"select {empty} where false")
         rest = iter(rows)
         while some := list(islice(rest, _BATCH)):
-            self._insert(name, some)
+            self.insert(name, some)
 
     def map_rows(
         self, view: str, sql: str, columns: Mapping[str, str], function: Callable[..., tuple[Any, ...]]
@@ -403,10 +244,10 @@ class DuckDB:
         # an empty table of the right types first: rows come from Python in batches
         made = ", ".join(f"null::{kind} as {quoted(name)}" for name, kind in columns.items())
         self.materialize(view, f"select *, {made} from ({sql}) where false")
-        for batch in self._batches(self._cursor(sql)):
-            self._insert(view, [(*row, *function(*row)) for row in batch])
+        for batch in self.batches_beside(sql):
+            self.insert(view, [(*row, *function(*row)) for row in batch])
 
-    def _insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Inserts rows of Python values into a relation, without Arrow where it can: its import takes half a second."""
         statement = insertion(name, rows)
         if statement is not None:
@@ -422,7 +263,7 @@ class DuckDB:
 
     def run(self, statement: str) -> None:
         """Runs a statement for its effect on this session."""
-        self._execute(statement)
+        self._within_memory(lambda: self._execute(statement).fetchall())
 
     def copy(self, sql: str, file: Path) -> None:
         """Writes the rows of a SELECT, in its order, as one Parquet file: the same rows give the same bytes."""
@@ -516,6 +357,13 @@ class DuckDB:
     def batches(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
         """Yields the rows of a SELECT, some thousand at a time."""
         return self._batches(self._execute(sql))
+
+    def batches_beside(self, sql: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Yields the rows of a SELECT, some thousand at a time, between which other statements may run."""
+        with failures():
+            # of its own: the next statement of a connection ends the result that is being read
+            result = self.connection.cursor().execute(f"use {self._database}").execute(sql)
+        yield from self._batches(result)
 
     def arrow(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Yields the rows of a SELECT as Arrow's batches; only one is held at a time."""
@@ -676,16 +524,6 @@ class DuckDB:
             if not batch:
                 return
             yield batch
-
-    def _cursor(self, sql: str) -> DuckDBPyConnection:
-        with failures():
-            # of its own: the next statement of a connection ends the result that is being read
-            return self.connection.cursor().execute(f"use {self._database}").execute(sql)
-
-
-def _private(path: str, flags: int) -> int:
-    """Opens a file that its owner alone may read."""
-    return os.open(path, flags, 0o600)
 
 
 def _array(values: Sequence[Any]) -> pa.Array:
