@@ -185,9 +185,9 @@ def test_what_a_killed_build_told_its_engine_is_private_and_goes_with_the_next_c
     lake.land(tmp_path / "inbox")
     killed = (
         "import os, sys, stedi\n"
-        "from stedi.engines.duckdb import DuckDB\n"
+        "from stedi.engines.pseudonyms import Pseudonyms\n"
         "os.umask(0)\n"
-        "DuckDB._number = lambda *_: os.kill(os.getpid(), 9)\n"
+        "Pseudonyms._number = lambda *_: os.kill(os.getpid(), 9)\n"
         "stedi.Lake.open(sys.argv[1]).build()\n"
     )
     done = run([sys.executable, "-c", killed, lake.root], tmp_path)
