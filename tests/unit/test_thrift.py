@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import tracemalloc
 from ctypes import byref, c_char
 from pathlib import Path
 from random import Random, randrange
@@ -226,6 +227,19 @@ def test_all_headers_of_a_chunk_are_read_however_many_there_are(pages: int, kind
         assert (*told, at, length) == one
         assert (first, no_first, last, no_last, size) == (-1, -1, -1, -1, 0)
         assert empty >= 0
+
+
+def test_headers_of_crafted_pages_do_not_fill_the_memory() -> None:
+    content = thrift.write(DATA) * (1 << 16)
+    headers = thrift.page_headers(content)
+    assert headers is not None
+    assert len(list(headers)) == 1 << 16
+    tracemalloc.start()
+    try:
+        assert thrift.page_headers(content + thrift.write(DATA)) is None
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(content)
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_header_makes_the_library_leave_its_memory(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ _DEEPEST = 24
 
 _PAGE = struct.Struct("<19q")
 """What `thrift.c` writes about a page: see `page_headers`."""
-_PAGES = 16
-"""How many pages of a chunk are expected."""
+_PAGES, _MOST_PAGES = 16, 1 << 16
+"""How many pages of a chunk are expected, and the most whose headers are held at once: a crafted page has 13 bytes."""
 _ROOM, _TOO_LITTLE = 1 << 14, -2
 """How many bytes of a pickle are expected, and what `thrift.c` returns if there are more: at most 18 for each byte."""
 
@@ -72,18 +72,18 @@ def page_headers(chunk: bytes | bytearray | memoryview) -> Iterable[tuple[int, .
         a dictionary and their encoding. Last, of each of the fields 1, 2, 5 and 6 of its statistics, which hold bounds,
         the offset and the size.
 
-        None if that is left to `read`: there is no library, something is not as expected, or there are pages other than
-        data pages of version 1, and a dictionary before them.
+        None if that is left to `read`: there is no library, something is not as expected, there are too many pages, or
+        pages other than data pages of version 1, and a dictionary before them.
     """
     native = library()
     if native is None:
         return None
     content, most, count = _content(chunk), 0, _PAGES
-    while count > most:  # there are more pages than there was room for
+    while most < count <= _MOST_PAGES:  # there are more pages than there was room for
         most = count
         to = bytearray(_PAGE.size * most)
         count = native.stedi_heads(content, len(chunk), most, byref(c_char.from_buffer(to)))
-    return None if count < 0 else _PAGE.iter_unpack(memoryview(to)[: _PAGE.size * count])
+    return None if not 0 <= count <= _MOST_PAGES else _PAGE.iter_unpack(memoryview(to)[: _PAGE.size * count])
 
 
 def page_header(size: int, packed: int, count: int, encoding: int, *, dictionary: bool = False) -> bytes:
