@@ -145,9 +145,9 @@ def _labels(manifest: Mapping[str, Any]) -> str:
     return (
         f"A file of labels (SHA-256 `{labels['sha256']}`) gave them, joined by person and time: "
         f"{many(labels['spans'], 'span')} and {many(labels['instants'], 'instant')} of people who could be in this "
-        f"release{made}. {many(labels['elsewhere'], 'row')} of {many(labels['people_elsewhere'], 'other')} were left "
-        f"out, and {many(labels['ambiguous'], 'row')} under a serial number that "
-        "several people have used. The clock of the labels was not corrected."
+        f"release{made}. Left out: {many(labels['elsewhere'], 'row')} of {many(labels['people_elsewhere'], 'other')}, "
+        f"and {many(labels['ambiguous'], 'row')} under a serial number that several people have used. "
+        "The clock of the labels was not corrected."
     )
 
 

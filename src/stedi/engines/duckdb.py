@@ -129,7 +129,7 @@ class DuckDB:
             # a cursor begins with the defaults
             for statement in (f"use {self._database}", *_SETTINGS):
                 other.connection.execute(statement)
-            other._pseudonyms = self._pseudonyms.beside(other)
+            other._pseudonyms, other._ranges = self._pseudonyms.beside(other), Ranges(other.rows)
             yield other
 
     def interrupt(self) -> None:
