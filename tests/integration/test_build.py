@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from deliveries import customer, deliver, instant, moment, motion, step
@@ -21,7 +22,7 @@ from stedi.errors import AuditFailed, CommitConflict, LakeError
 from stedi.lake import Lake
 from stedi.schema import tables
 from stedi.schema.roles import Readings
-from stedi.schema.tables import Dag, Model
+from stedi.schema.tables import Dag, DataFile, Model
 from stedi.transform import checks, consent_check, stage
 
 NOW = 1_000
@@ -218,6 +219,34 @@ def test_a_large_training_table_is_written_in_parts_that_have_every_row_once(
     assert contents(lake) == found
     written = lake.catalog.folder("machine_learning_curated") / "data" / made.run
     assert sum(any(part.iterdir()) for part in written.iterdir()) > 5, "of nine parts, each with some five customers"
+
+
+@pytest.mark.parametrize("most", [39, 40])
+def test_customers_of_a_large_training_table_are_joined_as_numbers_and_written_as_texts(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    lake = _many(slate)
+    found, told = contents(lake), set[str]()
+    [file, *_] = lake.catalog.files(lake.catalog.table("machine_learning_curated"))
+    schema = pq.read_schema(file.path)
+    write = DuckDB.write
+
+    def noted(self: DuckDB, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:
+        told.update(kind for (kind,) in self.rows(f"select distinct typeof(customer_id) from ({sql})"))
+        if table == "machine_learning_curated":
+            views = self.rows("select sql from duckdb_views() where view_name like '%__numbered'")
+            assert bool(views) == (most == 40), "one customer too many is one too many"
+            assert all("trusted_customer" in view for (view,) in views)
+        return write(self, table, sql, folder, of=of)
+
+    monkeypatch.setattr(DuckDB, "at_once", 10)
+    monkeypatch.setattr(duckdb, "_MOST_LISTED", most)
+    monkeypatch.setattr(DuckDB, "write", noted)
+    build(lake, NOW, full=True)
+    assert contents(lake) == found
+    assert told == {"VARCHAR"}
+    for file in lake.catalog.files(lake.catalog.table("machine_learning_curated")):
+        assert pq.read_schema(file.path) == schema
 
 
 def test_training_rows_of_a_large_table_are_counted_by_ranges_of_customers(
@@ -461,6 +490,15 @@ def test_the_consent_proof_alone_stops_sql_that_gets_consent_wrong(
     monkeypatch.setattr(checks, "REQUIRED", dict.fromkeys(BELOW_LANDING, frozenset()))
     name, change = CONSENT_MUTANTS[mutant]
     _stopped(built, changed(name, change), AuditFailed, "consent proof")
+
+
+def test_the_consent_proof_stops_a_large_table_with_rows_of_those_who_are_not_trusted(
+    built: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a training table that joins customers as numbers has none for them
+    monkeypatch.setattr(DuckDB, "at_once", 1)
+    name, change = CONSENT_MUTANTS["readings of everybody"]
+    _stopped(built, changed(name, change), AuditFailed, f"{name}: consent proof")
 
 
 def test_a_first_build_that_fails_publishes_nothing(landed: Lake) -> None:

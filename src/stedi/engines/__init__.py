@@ -118,6 +118,14 @@ class Concurrent(Protocol):
 
 
 @runtime_checkable
+class Enumerating(Protocol):
+    """A further operation of an engine that joins the texts of a closed list as numbers."""
+
+    def enumerate(self, name: str, values: str) -> bool:
+        """Makes the texts of a SELECT, each once, a type of this session; returns False if it cannot hold so many."""
+
+
+@runtime_checkable
 class Columnar(Protocol):
     """A further operation of an engine whose files this process can read: sums of rows without a SELECT."""
 

@@ -46,6 +46,8 @@ _MOST_LEAVING = 1 << 17
 """Texts that tell rows which leave, and are held as Python's values."""
 _FEW = 1_000
 """Texts that a statement names one by one."""
+_MOST_LISTED = 100_000
+"""Texts of a type, which stay in memory beside what `memory` limits: 100 bytes each."""
 _BATCH = 1 << 14
 """Rows that are held as Python's values."""
 _SETTINGS = (
@@ -177,6 +179,14 @@ class DuckDB:
         """Gives a SELECT a name for this session; it is recomputed wherever it is read."""
         self._bound.pop(name, None)
         self._execute(f"create or replace view {quoted(name)} as {sql}")
+
+    def enumerate(self, name: str, values: str) -> bool:
+        """Makes the texts of a SELECT, each once, a type of this session; returns False if they are too many."""
+        [(count,)] = self.rows(f"select count(*) from ({values})")
+        if count > _MOST_LISTED:
+            return False
+        self._execute(f"create or replace type {quoted(name)} as enum ({values})")
+        return True
 
     def materialize(self, view: str, sql: str) -> None:
         """Computes a view of several tables once for this session.
