@@ -90,3 +90,24 @@ def test_phone_numbers_are_called_together_as_each_is() -> None:
     for read in (text, text + "\u2603"):
         found = set(phones.called(read, numbers))
         assert found == {number for number in numbers if phones.calls(read, [number])} == {"5550107", "5550112"}
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ("s-1", [0]),
+        (" \t s-1 \t", [3]),
+        ('"s-1", x s-1', [1]),
+        ("x  s-1", []),
+        ("s-1\t\tx", []),
+        ("s-1\n \ts-1", [0, 6]),
+    ],
+)
+def test_a_short_text_stands_alone_between_blanks_and_signs(text: str, alone: list[int]) -> None:
+    assert list(tokens.places(text, "s-1")) == alone
+
+
+def test_the_places_of_a_short_text_are_found_in_one_pass() -> None:
+    # to copy what is before and after each place would take hours
+    assert sum(1 for _ in tokens.places("x s-1 y\n" * 400_000, "s-1")) == 0
+    assert sum(1 for _ in tokens.places("s-1\n" * 400_000, "s-1")) == 400_000

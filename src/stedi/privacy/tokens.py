@@ -126,7 +126,12 @@ def stands(text: str, part: str, *, name: bool = False) -> bool:
 
 def _alone(text: str, at: int, end: int, *, short: bool, name: bool) -> bool:
     if short:
-        before, after = text[:at].rstrip(" \t")[-1:], text[end:].lstrip(" \t")[:1]
+        # character by character: to strip what is before and after would copy the text for each place
+        while at and text[at - 1] in " \t":
+            at -= 1
+        while end < len(text) and text[end] in " \t":
+            end += 1
+        before, after = text[at - 1 : at], text[end : end + 1]
         return (not before or before in _WHOLE) and (not after or after in _WHOLE)
     if (_AFTER_IN_NAME if name else _AFTER).match(text, end):
         return False
