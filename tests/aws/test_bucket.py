@@ -455,7 +455,7 @@ def test_a_delete_that_is_refused_fails_the_erasure_which_then_ends_when_it_may(
 
     with monkeypatch.context() as patch:
         patch.setattr("stedi.storage.s3.objects.client", Refusing)
-        with pytest.raises(PermissionError, match=r"S3 refused to delete \d+ objects \(AccessDenied\)"):
+        with pytest.raises(PermissionError, match=r"S3 refused to delete 1 object \(AccessDenied\)"):
             lake.erase(ANA)
     [receipt] = lake.erase()
     assert receipt.clean

@@ -398,7 +398,7 @@ def test_what_a_bucket_may_not_delete_is_an_error_and_the_rest_is_gone(root: S3P
     )
     s3.remove_tree(locked)
     assert list(s3.listing(locked)) == []
-    with pytest.raises(PermissionError, match="S3 refused to delete 1 objects"):
+    with pytest.raises(PermissionError, match="S3 refused to delete 1 object"):
         s3.remove_versions(locked)
     # the version that stays is still hidden: its mark was not removed
     assert ("version", "lake/b") in kept(locked)
@@ -541,7 +541,7 @@ def test_objects_that_are_refused_or_late_in_one_answer_are_told_apart(
 
     monkeypatch.setattr(objects, "client", lambda: Some())
     monkeypatch.setattr(objects, "pause", lambda attempt: 0.0)
-    with pytest.raises(PermissionError, match=r"refused to delete 1 objects \(AccessDenied\).*/b"):
+    with pytest.raises(PermissionError, match=r"refused to delete 1 object \(AccessDenied\).*/b"):
         s3.remove([root / name for name in ("a", "b", "c", "d")])
     assert asked == [["a", "b", "c", "d"], ["a", "c"], ["c"]]
 
