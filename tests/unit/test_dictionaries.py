@@ -202,6 +202,14 @@ def test_a_footer_of_one_thing_within_another_is_not_read_to_its_end(tmp_path: P
     assert dictionaries.footer(path) is None
 
 
+def damaged_at(chance: Random, content: bytes, places: int) -> bytearray:
+    """Returns a file with other bytes in so many places, none of them in its first four bytes."""
+    damaged = bytearray(content)
+    for _ in range(places):
+        damaged[chance.randrange(4, len(damaged))] = chance.randrange(256)
+    return damaged
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_no_damage_raises_or_hides_a_text_that_an_engine_reads(tmp_path: Path, seed: int) -> None:
     chance = Random(seed)
@@ -209,9 +217,7 @@ def test_no_damage_raises_or_hides_a_text_that_an_engine_reads(tmp_path: Path, s
     written(chance, path)
     content = path.read_bytes()
     for _ in range(60):
-        damaged = bytearray(content)
-        for _ in range(chance.choice([1, 1, 3])):
-            damaged[chance.randrange(4, len(damaged))] = chance.randrange(256)
+        damaged = damaged_at(chance, content, chance.choice([1, 1, 3]))
         path.write_bytes(damaged[: chance.choice([len(damaged), len(damaged), chance.randrange(len(damaged))])])
         footer = dictionaries.footer(path)
         if footer is None or footer.columns is None:
@@ -236,10 +242,7 @@ def test_without_the_libraries_the_same_texts_are_found(
     written(chance, path)
     content = path.read_bytes()
     for number in range(30):
-        damaged = bytearray(content)
-        for _ in range(chance.choice([1, 1, 3]) if number else 0):
-            damaged[chance.randrange(4, len(damaged))] = chance.randrange(256)
-        path.write_bytes(damaged)
+        path.write_bytes(damaged_at(chance, content, chance.choice([1, 1, 3]) if number else 0))
         footer = dictionaries.footer(path)
         if footer is None:
             continue

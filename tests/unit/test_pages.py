@@ -422,16 +422,21 @@ def page_bytes(path: Path, column: int) -> list[bytes]:
     return [raw[begin:end] for begin, _, end, kind, *_ in headers if not kind]
 
 
+def write_in_pages(table: pa.Table, path: Path, rows: int) -> None:
+    """Writes a table in pages of so many rows, with a dictionary of serial numbers alone."""
+    pq.write_table(
+        table, path, compression="zstd", store_schema=False, use_dictionary=["serialNumber"], data_page_size=1,
+        write_batch_size=rows,
+    )  # fmt: skip
+
+
 def test_pages_without_the_last_entries_of_a_dictionary_stay_as_they_are(tmp_path: Path) -> None:
     name, path = "step_trainer_landing", tmp_path / "a.parquet"
     people = [f"p{row // 10}" for row in range(80)]  # in pages of 20 rows
     times = list(range(80))
     columns: list[Sequence[Any]] = [times, people, times, [None] * 80, ["file"] * 80]
     table = table_of(name, columns, [False, False, False, True, False])
-    pq.write_table(
-        table, path, compression="zstd", store_schema=False, use_dictionary=["serialNumber"], data_page_size=1,
-        write_batch_size=20,
-    )  # fmt: skip
+    write_in_pages(table, path, 20)
     made, taken = rewritten(name, path, Leaving("serialNumber", frozenset({"p1"})), tmp_path / "new")
     assert taken
     new = Path(made[0].path)
@@ -462,10 +467,7 @@ def test_a_bound_of_those_who_left_stays_where_somebody_else_has_it(
         numbers[row], people[row] = number, "leaves"
     columns: list[Sequence[Any]] = [list(range(100)), people, numbers, [None] * 100, ["file"] * 100]
     table = table_of(name, columns, [False, False, False, True, False])
-    pq.write_table(
-        table, path, compression="zstd", store_schema=False, use_dictionary=["serialNumber"], data_page_size=1,
-        write_batch_size=50,
-    )  # fmt: skip
+    write_in_pages(table, path, 50)
     made, taken = rewritten(name, path, Leaving("serialNumber", frozenset({"leaves"})), tmp_path / "new")
     assert taken
     assert len(page_bytes(path, 2)) == 2
