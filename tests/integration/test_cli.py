@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -130,6 +131,7 @@ class TestHelp:
             *("", "--help", "-h build", "--lak x build", "--lake", "--lake x -- build", "--json no", "bogus"),
             *("build --bogus", "build --help", "--lake build land", "--lake=x tables more"),
             *("dataset", "dataset create", "aws run --workers 0"),
+            *("--version", "--lake --help", "--json --help", "--color never", "--bogus build", "biuld", "biuld --full"),
         ],
     )
     def test_a_call_is_answered_as_if_every_command_had_been_described(
@@ -141,6 +143,14 @@ class TestHelp:
                 parser.parse_args(words.split())
             said.append((stopped.value.code, capsys.readouterr()))
         assert said[0] == said[1]
+
+    @pytest.mark.parametrize("words", ["", "--help", "--lake x --version", "build", "biuld"])
+    def test_only_the_options_of_the_called_command_are_described(self, words: str) -> None:
+        [every] = [action.choices for action in cli.parser()._actions if isinstance(action.choices, dict)]
+        [listed] = [a.choices for a in cli.parser(named(words.split()))._actions if isinstance(a.choices, dict)]
+        assert list(listed) == list(every)
+        described = [name for name, sub in listed.items() if isinstance(sub, argparse.ArgumentParser)]
+        assert described == ["build"] * (words == "build")
 
     def test_every_command_has_help_that_names_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stopped:

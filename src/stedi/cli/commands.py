@@ -1,37 +1,30 @@
-"""The parser: every command of the command line with its options.
+"""The commands of the command line with their options.
 
-A command is registered by one call of `command` in `parser`: its name, the function that runs it, and what it does in
-a few words. The actions of `stedi dataset` are in `datasets`.
+A command is registered by one call of `command`: its name, the function that runs it, and what it does in a few words.
+The actions of `stedi dataset` are in `datasets`; `parsing` has what all options share.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn, cast
 
 from stedi.cli import (
     aws,
     completion,
     datasets,
     dictionary,
-    hooks,
     monitoring,
     operations,
+    parsing,
     pipeline,
     privacy,
     reports,
     rights,
-    terminal,
 )
-from stedi.errors import unnamed
-
-AddCommand = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-"""Adds a command with its name, function and short description; returns its parser."""
+from stedi.cli.parsing import AddCommand
 
 _EXACT = "take each address as it was delivered, plain or not; JSON's escapes name what cannot be typed"
 """The help of `--exact`, which several commands have."""
@@ -41,14 +34,13 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     """Returns the parser of every command.
 
     Args:
-        only: The called command: the others are left out, since describing them takes longer than some commands run. If
-            there is no such command, all are described.
+        only: The command that a call names (`named`): the options of all others are left out. By default all are there.
     """
-    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = parsing.Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "--lake",
         metavar="PATH",
-        type=_lake,
+        type=parsing.lake,
         help="the lake's folder, or s3://BUCKET/PREFIX (default: $STEDI_LAKE, then ./lake)",
     )
     common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -58,22 +50,31 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         metavar="WHEN",
         help="auto (default: on a terminal, unless $NO_COLOR is set), always or never",
     )
-    top = _Parser(
+    top = parsing.Parser(
         prog="stedi",
         description="A consent-aware data lake of step detection data.",
         parents=[common],
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"stedi {_version()}")
-    command = _commands(top, common, "command", only)
+    command = parsing.commands(top, common, "command", only)
+    for group in (_flow, _tables, _query, _rights, _erasure, _proofs, _care, _schemas):
+        group(command)
+    sub = command("aws", aws.status, "deploys the lake on AWS, runs it there, and removes it")
+    _aws(parsing.commands(sub, common, "action"))
+    sub = command("dataset", datasets.create, "creates and manages training sets")
+    datasets.add(parsing.commands(sub, common, "action"))
+    return top
 
-    def engine(sub: argparse.ArgumentParser, text: str) -> None:
-        sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
 
+def _flow(command: AddCommand) -> None:
+    """Adds what moves data: deliveries, tables, files."""
     sub = command("demo", pipeline.demo, "makes sample data, lands and builds them, and shows the tables")
-    sub.add_argument("--customers", type=_positive, default=200, help="number of synthetic customers (default: 200)")
     sub.add_argument(
-        "--readings", type=_positive, default=20_000, help="number of synthetic readings (default: 20,000)"
+        "--customers", type=parsing.positive, default=200, help="number of synthetic customers (default: 200)"
+    )
+    sub.add_argument(
+        "--readings", type=parsing.positive, default=20_000, help="number of synthetic readings (default: 20,000)"
     )
     sub.add_argument("--walkers", type=int, default=4, help="people who walk, with labelled steps (default: 4)")
     sub.add_argument("--seed", type=int, default=7, help="same seed, same data (default: 7)")
@@ -87,76 +88,41 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
 
     sub = command("land", pipeline.land, "lands new files from paths, folders or globs")
-    sub.add_argument("paths", nargs="+", metavar="PATH", type=monitoring.delivered, help="a file, a folder or a glob")
+    sub.add_argument("paths", nargs="+", metavar="PATH", type=parsing.delivered, help="a file, a folder or a glob")
     sub.add_argument(
         "--feed",
         choices=("customer", "accelerometer", "step_trainer"),
         help="the feed of all files (default: from the folder or file name, then from the fields)",
     )
 
-    engine(sub, "where files are read and written: this machine (duckdb, default) or Spark's executors; same rows")
+    _engine(sub, "where files are read and written: this machine (duckdb, default) or Spark's executors; same rows")
     sub.add_argument("--build", action="store_true", help="build at once")
 
     sub = command("build", pipeline.build, "builds what has changed")
     sub.add_argument("--dry-run", action="store_true", help="only show the plan and its reasons")
     sub.add_argument("--full", action="store_true", help="rebuild everything")
-    engine(sub, "what computes the tables (default: duckdb); same rows")
+    _engine(sub, "what computes the tables (default: duckdb); same rows")
     sub.add_argument("--wait", action="store_true", help="wait for a running build instead of failing")
 
-    sub = command(
-        "audit", operations.audit, "proves the rules of consent over the tables, and that files are as written"
-    )
-    sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+    sub = command("watch", monitoring.watch, "lands files as they stop growing, and builds, until it is stopped")
     sub.add_argument(
-        "--report",
-        metavar="FILE",
-        type=Path,
-        help="write the findings as .html or .json, and their signature to FILE.sig",
-    )
-    sub.add_argument("--risk", action="store_true", help="measure how well the training table identifies people")
-    engine(
-        sub,
-        "where the proof runs and, with --files, files are read: this machine (duckdb, default) or Spark's executors",
-    )
-
-    sub = command("report", reports.report, "writes one page about the lake: consent, tables, releases, risk")
-    sub.add_argument(
-        "--output",
-        metavar="FILE",
-        type=Path,
-        help="the page, or its content if the name ends in .json (default: report.html here)",
+        "inbox", metavar="INBOX", type=parsing.delivered, help="the folder or s3:// prefix to which files are delivered"
     )
     sub.add_argument(
-        "--since",
-        metavar="FILE",
-        type=Path,
-        help="an earlier report to compare with (default: the one that is overwritten)",
+        "--every",
+        metavar="TIME",
+        type=parsing.duration,
+        default=timedelta(seconds=2),
+        help="the polling interval (default: 2s)",
     )
 
-    sub = command("key", operations.key, "shows the fingerprint of the pseudonym key, or changes the key")
-    sub.add_argument(
-        "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
-    )
-    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, created if needed")
-    sub.add_argument("--yes", action="store_true", help="rotate: do not ask")
+    sub = command("maintain", pipeline.maintain, "compacts small files, expires old snapshots, removes unused files")
+    sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    _engine(sub, "where files are rewritten: this machine (duckdb, default) or Spark's executors")
 
-    sub = command(
-        "repair", operations.repair, "repairs the damage that audit --files finds, as far as the lake's own data allow"
-    )
-    sub.add_argument(
-        "--accept-rollback",
-        action="store_true",
-        help="accept a lake that was rolled back; withdrawals and erasures since then are lost",
-    )
 
-    sub = command("adopt", operations.adopt, "makes a copied or moved lake writable at its new place")
-    sub.add_argument(
-        "--new-id", action="store_true", help="give it a new id, since the original still exists elsewhere"
-    )
-
-    sub = command("log", operations.log, "lists who was shown rows of people: when, in which role, of which tables")
-    sub.add_argument("--since", metavar="TIME", type=_time, help="only entries from this ISO 8601 time on, UTC")
-
+def _tables(command: AddCommand) -> None:
+    """Adds what shows tables, and what is not in them."""
     command("tables", pipeline.tables, "lists tables with zone, rows, size and freshness")
 
     sub = command("history", pipeline.history, "lists a table's snapshots with what each was built from")
@@ -167,6 +133,19 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("name", nargs="?", metavar="NAME", help="the new tag; without one, tags are listed")
     sub.add_argument("--delete", metavar="NAME", help="delete a tag; maintenance removes what only the tag kept")
 
+    sub = command("quarantine", pipeline.quarantine, "lists refused records by reason and file")
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--records", action="store_true", help="list each record")
+    choice.add_argument("--fields", action="store_true", help="count the wrong fields of the first 1,000 records")
+    choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
+    choice.add_argument("--replay", action="store_true", help="land the records that the contracts accept now")
+    choice.add_argument("--withheld", action="store_true", help="list the readings without a certain owner")
+
+    command("roles", pipeline.roles, "prints which tables and columns each role sees in a query")
+
+
+def _query(command: AddCommand) -> None:
+    """Adds `query`."""
     sub = command("query", aws.query, "runs one read-only SELECT over the lake's tables")
     sub.add_argument("sql", metavar="SQL", help="the SELECT, or - to read it from stdin")
     sub.add_argument(
@@ -213,43 +192,9 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("--engine", choices=("duckdb", "athena"), default="duckdb", help="default: duckdb")
     sub.add_argument("--workgroup", metavar="NAME", help="Athena's workgroup (default: stedi-ROLE)")
 
-    command("roles", pipeline.roles, "prints which tables and columns each role sees in a query")
 
-    sub = command("quarantine", pipeline.quarantine, "lists refused records by reason and file")
-    choice = sub.add_mutually_exclusive_group()
-    choice.add_argument("--records", action="store_true", help="list each record")
-    choice.add_argument("--fields", action="store_true", help="count the wrong fields of the first 1,000 records")
-    choice.add_argument("--show", metavar="FILE:OFFSET", help="print one record's raw bytes, escaped")
-    choice.add_argument("--replay", action="store_true", help="land the records that the contracts accept now")
-    choice.add_argument("--withheld", action="store_true", help="list the readings without a certain owner")
-
-    sub = command(
-        "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
-    )
-    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
-    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
-    sub.add_argument("--exact", action="store_true", help=_EXACT)
-    sub.add_argument("--yes", action="store_true", help="do not ask")
-    sub.add_argument("--build", action="store_true", help="build at once")
-    sub.add_argument(
-        "--dry-run", action="store_true", help="only show how many are known and consent, and which are unknown"
-    )
-
-    sub = command("consent", rights.consent, "counts known and consenting customers over time")
-    sub.add_argument(
-        "--by", choices=("day", "week", "month"), default="month", help="how long a period is, in UTC (default: month)"
-    )
-    sub.add_argument("--format", choices=("table", "csv", "json"), help="default: table; json with --json")
-
-    sub = command("export", rights.export, "writes all data of customers, and of nobody else")
-    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
-    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
-    sub.add_argument("--exact", action="store_true", help=_EXACT)
-    sub.add_argument(
-        "--output", metavar="DIR", type=Path, required=True, help="a new or empty folder outside of lakes and inboxes"
-    )
-    sub.add_argument("--zip", action="store_true", help="write one zip file instead")
-
+def _rights(command: AddCommand) -> None:
+    """Adds what people ask for: their data, their consent."""
     sub = command("explain", rights.explain, "explains why rows of a customer or table are where they are")
     sub.add_argument(
         "address", nargs="?", metavar="EMAIL", help="an address in any spelling, or - to read it from stdin"
@@ -263,18 +208,38 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         help="the role in which the condition is evaluated (default: query.role of the lake)",
     )
 
-    sub = command("maintain", pipeline.maintain, "compacts small files, expires old snapshots, removes unused files")
-    sub.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    engine(sub, "where files are rewritten: this machine (duckdb, default) or Spark's executors")
+    sub = command(
+        "withdraw", rights.withdraw, "lands customers' withdrawals from research; the next build removes them"
+    )
+    _addresses(sub)
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--build", action="store_true", help="build at once")
+    sub.add_argument(
+        "--dry-run", action="store_true", help="only show how many are known and consent, and which are unknown"
+    )
 
+    sub = command("export", rights.export, "writes all data of customers, and of nobody else")
+    _addresses(sub)
+    sub.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="a new or empty folder outside of lakes and inboxes"
+    )
+    sub.add_argument("--zip", action="store_true", help="write one zip file instead")
+
+    sub = command("consent", rights.consent, "counts known and consenting customers over time")
+    sub.add_argument(
+        "--by", choices=("day", "week", "month"), default="month", help="how long a period is, in UTC (default: month)"
+    )
+    sub.add_argument("--format", choices=("table", "csv", "json"), help="default: table; json with --json")
+
+
+def _erasure(command: AddCommand) -> None:
+    """Adds `erase`, and what checks its receipts."""
     sub = command("erase", privacy.erase, "erases all data of customers, and keeps older data out")
-    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="a customer's address; - reads them from stdin")
-    sub.add_argument("--file", metavar="FILE", type=Path, help="read addresses from a file, one a line")
-    sub.add_argument("--exact", action="store_true", help=_EXACT)
+    _addresses(sub)
     sub.add_argument(
         "--inbox",
         metavar="PATH",
-        type=monitoring.delivered,
+        type=parsing.delivered,
         action="append",
         help="also rewrite delivered files below this path without them",
     )
@@ -295,7 +260,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     choice.add_argument("--list", action="store_true", help="list the receipts")
     choice.add_argument("--verify", metavar="RECEIPT", help="check a receipt's signature, by its id or file")
-    engine(sub, "where files are searched and rewritten: this machine (duckdb, default) or Spark's executors")
+    _engine(sub, "where files are searched and rewritten: this machine (duckdb, default) or Spark's executors")
 
     sub = command("verify", privacy.verify, "checks what a lake has signed; needs neither lake nor key")
     sub.add_argument(
@@ -303,9 +268,103 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     sub.add_argument("--public-key", metavar="FILE", type=Path, help="the key that must have signed it (PEM)")
 
+
+def _proofs(command: AddCommand) -> None:
+    """Adds what proves a lake, and what shows that to people."""
+    sub = command(
+        "audit", operations.audit, "proves the rules of consent over the tables, and that files are as written"
+    )
+    sub.add_argument("--files", action="store_true", help="read every file and compare its SHA-256")
+    sub.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write the findings as .html or .json, and their signature to FILE.sig",
+    )
+    sub.add_argument("--risk", action="store_true", help="measure how well the training table identifies people")
+    _engine(
+        sub,
+        "where the proof runs and, with --files, files are read: this machine (duckdb, default) or Spark's executors",
+    )
+
+    sub = command("report", reports.report, "writes one page about the lake: consent, tables, releases, risk")
+    sub.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="the page, or its content if the name ends in .json (default: report.html here)",
+    )
+    sub.add_argument(
+        "--since",
+        metavar="FILE",
+        type=Path,
+        help="an earlier report to compare with (default: the one that is overwritten)",
+    )
+
+    sub = command("log", operations.log, "lists who was shown rows of people: when, in which role, of which tables")
+    sub.add_argument("--since", metavar="TIME", type=parsing.time, help="only entries from this ISO 8601 time on, UTC")
+
+
+def _care(command: AddCommand) -> None:
+    """Adds what keeps a lake in order."""
+    sub = command(
+        "status",
+        monitoring.status,
+        "shows what ran last, what waits, and what is late or wrong; exits 3 if anything is",
+    )
+    sub.add_argument(
+        "--max-age",
+        metavar="TIME",
+        type=parsing.duration,
+        default=timedelta(hours=26),
+        help="how long ago the last landing and build may be, as 90m, 26h or 8d (default: 26h)",
+    )
+
+    sub = command("runs", monitoring.runs, "lists runs, newest first: command, time, duration, rows, outcome")
+    sub.add_argument(
+        "--limit", type=parsing.positive, metavar="N", default=50, help="list at most N runs (default: 50)"
+    )
+
+    sub = command("doctor", monitoring.doctor, "checks whether this machine can run a lake, and says what to do if not")
+    sub.add_argument("what", nargs="?", choices=("aws",), metavar="aws", help="also check the AWS account")
+
+    sub = command(
+        "repair", operations.repair, "repairs the damage that audit --files finds, as far as the lake's own data allow"
+    )
+    sub.add_argument(
+        "--accept-rollback",
+        action="store_true",
+        help="accept a lake that was rolled back; withdrawals and erasures since then are lost",
+    )
+
+    sub = command("adopt", operations.adopt, "makes a copied or moved lake writable at its new place")
+    sub.add_argument(
+        "--new-id", action="store_true", help="give it a new id, since the original still exists elsewhere"
+    )
+
+    sub = command(
+        "migrate", monitoring.migrate, "brings a lake of an earlier version to this version's format, with a backup"
+    )
+    choice = sub.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    choice.add_argument("--back", action="store_true", help="restore the files that the last migration changed")
+
+    sub = command("key", operations.key, "shows the fingerprint of the pseudonym key, or changes the key")
+    sub.add_argument(
+        "action", choices=("show", "rotate"), metavar="ACTION", help="show or rotate; neither prints the key itself"
+    )
+    sub.add_argument("--to", metavar="FILE", type=Path, help="rotate: the new key's file, created if needed")
+    sub.add_argument("--yes", action="store_true", help="rotate: do not ask")
+
+    sub = command("completion", completion.completion, "prints a completion script for the shell")
+    sub.add_argument("shell", choices=completion.SHELLS, metavar="SHELL", help="bash, zsh or fish")
+
+
+def _schemas(command: AddCommand) -> None:
+    """Adds what explains data, and rewrites them for other readers."""
     sub = command("crawl", pipeline.crawl, "infers the schema of files and shows where it differs from the contract")
-    sub.add_argument("paths", nargs="+", metavar="PATH", type=monitoring.delivered, help="a file, a folder or a glob")
-    sub.add_argument("--sample", type=_positive, metavar="N", help="read only the first N records of each file")
+    sub.add_argument("paths", nargs="+", metavar="PATH", type=parsing.delivered, help="a file, a folder or a glob")
+    sub.add_argument("--sample", type=parsing.positive, metavar="N", help="read only the first N records of each file")
 
     sub = command("describe", dictionary.describe, "explains a table's rows and columns, with units")
     sub.add_argument("table", metavar="TABLE")
@@ -338,47 +397,6 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     sub.add_argument("target", metavar="DST", type=Path, help="a file, or a folder that mirrors SRC")
     sub.add_argument("--rejects", metavar="FILE", type=Path, help="write the text that is not a record to this file")
 
-    monitoring.add(command)
-
-    sub = command("completion", completion.completion, "prints a completion script for the shell")
-    sub.add_argument("shell", choices=completion.SHELLS, metavar="SHELL", help="bash, zsh or fish")
-
-    sub = command("aws", aws.status, "deploys the lake on AWS, runs it there, and removes it")
-    _aws(_commands(sub, common, "action"))
-
-    sub = command("dataset", datasets.create, "creates and manages training sets")
-    datasets.add(_commands(sub, common, "action"))
-    [described] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
-    # no such command: all are described, so that the message can suggest one
-    return top if only is None or described.choices else parser()
-
-
-class _SkippedParser:
-    """Takes the description of a command that the call does not name."""
-
-    def __getattr__(self, name: str) -> Callable[..., _SkippedParser]:
-        return lambda *_, **__: self
-
-
-def _commands(
-    parser: argparse.ArgumentParser, common: argparse.ArgumentParser, dest: str, only: str | None = None
-) -> AddCommand:
-    """Returns a function that adds a command, or an action, with its name, function and short description."""
-    subparsers = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
-
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        if only not in (None, name):
-            return cast(argparse.ArgumentParser, _SkippedParser())
-        sub = subparsers.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[common], allow_abbrev=False
-        )
-        if name in hooks.COMMANDS:
-            hooks.add(sub)
-        sub.set_defaults(run=run, parser=sub)
-        return sub
-
-    return add
-
 
 def _aws(action: AddCommand) -> None:
     """Adds the actions of `stedi aws`."""
@@ -396,7 +414,7 @@ def _aws(action: AddCommand) -> None:
     stack(action("status", aws.status, "shows the stack, its resources, and the latest runs"))
     sub = action("run", aws.run, "starts the job and follows its log; fails if the job does")
     stack(sub)
-    sub.add_argument("--workers", type=_positive, metavar="N", help="workers of this run (default: the stack's)")
+    sub.add_argument("--workers", type=parsing.positive, metavar="N", help="workers of this run (default: the stack's)")
     sub = action("cost", aws.cost, "estimates what a lake costs on AWS each month")
     for name, default, text in (
         ("customers", 10_000, "customers"),
@@ -408,7 +426,7 @@ def _aws(action: AddCommand) -> None:
         ("inbox-days", 400, "days that delivered files stay"),
     ):
         sub.add_argument(
-            f"--{name}", type=_positive, metavar="N", default=default, help=f"{text} (default: {default:,})"
+            f"--{name}", type=parsing.positive, metavar="N", default=default, help=f"{text} (default: {default:,})"
         )
     sub = action("destroy", aws.destroy, "deletes the stack; the lake, its bucket and its keys stay")
     stack(sub)
@@ -416,109 +434,16 @@ def _aws(action: AddCommand) -> None:
     sub.add_argument("--yes", action="store_true", help="do not ask")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose help explains commands, and whose messages suggest corrections."""
-
-    _words: Sequence[str] = ()
-    """The words that it was given to parse."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        # every option of the type `Path` is refused a URI, without a word at the option
-        self.register("type", Path, _path)
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # typeshed's overloads
-        """Returns the options that the words set, and the words that it does not know."""
-        self._words = sys.argv[1:] if args is None else args
-        return super().parse_known_args(args, namespace)
-
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override] # typeshed's overloads
-        """Returns the options that the words set; an unknown word ends the process with a message and the usage."""
-        found, rest = self.parse_known_args(args, namespace)
-        if rest:
-            # the command's own parser, whose usage and options the message is about
-            at_hand: _Parser = getattr(found, "parser", self)
-            if not rest[0].startswith("-"):
-                at_hand.error(f"expected no further argument, found {rest[0]!r}")
-            option = rest[0].partition("=")[0]
-            if option in at_hand._option_string_actions:
-                at_hand.error(f"expected {option} after the command, found it before: `{at_hand.prog} {option} ...`")
-            known = [*at_hand._option_string_actions, *self._option_string_actions]
-            at_hand.error(f"no option {rest[0]}{_meant(option, known)}")
-        return found
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is None or value in action.choices:
-            return
-        known = [str(choice) for choice in action.choices]
-        if isinstance(action, argparse._SubParsersAction):
-            known += ["help"] if self.prog == "stedi" else []
-            # an option of a command stands before it, and its value was taken for the command
-            early = [word.partition("=")[0] for word in self._words[: self._words.index(value)]]
-            early = [option for option in early if option[:2] == "--" and option not in self._option_string_actions]
-            if early:
-                found = f"found {early[0]} before it: `{self.prog} {action.metavar} {early[0]} ...`"
-                raise argparse.ArgumentError(None, f"expected options of a command after it, {found}")
-            meant = _meant(str(value), known) or f"; `{self.prog} --help` lists them"
-            raise argparse.ArgumentError(None, f"no {str(action.metavar).lower()} {value!r}{meant}")
-        listed = ", ".join(known)
-        raise argparse.ArgumentError(action, f"expected one of {listed}, found {value!r}{_meant(str(value), known)}")
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the command with a message without addresses, whatever the words of the call."""
-        if message.endswith(": expected one argument"):
-            message += ", found none; write one that begins with a hyphen as --OPTION=VALUE"
-        show = self.print_usage
-        if message.endswith((": COMMAND", ": ACTION")):
-            unknown = [word for word in self._words if word[:1] == "-" and word not in self._option_string_actions]
-            if unknown:
-                message = f"no option {unknown[0]}{_meant(unknown[0], self._option_string_actions)}"
-            else:
-                show, message = self.print_help, f"expected {'a command' if self.prog == 'stedi' else 'an action'}"
-        message = message.replace("the following arguments are required: ", "expected ")
-        show(sys.stderr)
-        terminal.say(f"{self.prog}: {unnamed(message)}")
-        sys.exit(2)
-
-    def format_usage(self) -> str:
-        """Returns the form of a call in one line; the help lists the options."""
-        self.usage = " ".join(["%(prog)s [OPTION ...]", *(_place(action) for action in self._get_positional_actions())])
-        return super().format_usage()
-
-    def format_help(self) -> str:
-        """Returns the help: of everything in groups, or of one command with why and examples."""
-        from stedi.cli import guide
-
-        self.format_usage()
-        listed = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
-        if not listed or self.prog != "stedi":
-            return super().format_help() + guide.ending(self.prog.partition(" ")[2])
-        helps = {choice.dest: choice.help or "" for choice in listed[0]._choices_actions}
-        formatter = self._get_formatter()
-        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
-        formatter.add_text(self.description)
-        options = self._get_formatter()
-        options.start_section("options")
-        options.add_arguments([action for action in self._actions if action not in listed])
-        options.end_section()
-        ending = "`stedi help COMMAND` shows a command's options and examples.\n"
-        return f"{formatter.format_help()}\n{guide.overview(helps)}\n{options.format_help()}\n{ending}"
+def _addresses(sub: argparse.ArgumentParser) -> None:
+    """Adds the ways to name customers."""
+    sub.add_argument("addresses", nargs="*", metavar="EMAIL", help="an address in any spelling, or - to read stdin")
+    sub.add_argument("--file", metavar="PATH", type=Path, help="read addresses from a file, one a line")
+    sub.add_argument("--exact", action="store_true", help=_EXACT)
 
 
-def _place(action: argparse.Action) -> str:
-    name = str(action.metavar)
-    if isinstance(action, argparse._SubParsersAction):
-        return f"{name} ..."
-    return {"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} [{name} ...]"}.get(str(action.nargs), name)
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    """Returns the question whether a word that is like one of the known ones was meant; nothing if none is."""
-    import difflib
-
-    names = {name.lstrip("-"): name for name in known}  # two dashes make no two words alike
-    near = difflib.get_close_matches(word.lstrip("-"), names, n=1, cutoff=0.6)
-    return f"; did you mean `{names[near[0]]}`?" if near else ""
+def _engine(sub: argparse.ArgumentParser, text: str) -> None:
+    """Adds the choice of what computes."""
+    sub.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help=text)
 
 
 def _version() -> str:
@@ -527,60 +452,37 @@ def _version() -> str:
     return __version__
 
 
-def _path(text: str) -> Path:
-    """Returns a path; of a URI `Path` would make a folder named `gs:`. Who takes none in S3 says so."""
-    if _URI.match(text):
-        raise argparse.ArgumentTypeError(f"expected a path on this machine, found the URI {text!r}")
-    return Path(text)
-
-
-_URI = re.compile(r"(?!s3:)[A-Za-z][A-Za-z0-9+.-]+://")
-
-
-def _lake(text: str) -> str:
-    """Returns a lake's place; an empty text would be the default lake, and is a variable that is not set."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a folder or s3://BUCKET/PREFIX, found nothing: is a variable unset?")
-    return text
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected an ISO 8601 time such as 2026-11-30T12:00Z, found {text!r}"
-        ) from None
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() and len(text) < 16 else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, of 15 digits at most, found {text!r}")
-    return value
-
-
 def named(words: Sequence[str]) -> str | None:
-    """Returns the command that a call's words name, if only global options stand before it."""
+    """Returns the command that a call's words name.
+
+    It is empty where the words ask for the help or the version, or end without a command, and None where something else
+    stands before a command.
+    """
     place = _place_of_command(words)
-    return None if place is None else words[place]
+    if place == len(words):
+        return ""
+    word = words[place]
+    if word.startswith("-"):
+        return "" if word in ("-h", "--help", "--version") else None
+    return word
 
 
 def asked_for_help(words: Sequence[str]) -> list[str]:
     """Returns a call's words, with `help COMMAND` as `COMMAND --help`."""
     place = _place_of_command(words)
-    if place is None or words[place] != "help":
+    if words[place : place + 1] != ["help"]:
         return list(words)
     return [*words[:place], *(word for word in words[place + 1 :] if word != "help"), "--help"]
 
 
-def _place_of_command(words: Sequence[str]) -> int | None:
+def _place_of_command(words: Sequence[str]) -> int:
+    """Returns the place of the first word that is no global option or its value; the number of words if all are."""
     place = 0
     while place < len(words):
         word = words[place]
         if word in ("--lake", "--color"):
             place += 1
         elif word != "--json" and not word.startswith(("--lake=", "--color=")):
-            return None if word.startswith("-") else place
+            return place
         place += 1
-    return None
+    return len(words)

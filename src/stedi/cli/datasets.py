@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from stedi.cli.pipeline import open_lake, wants_json
 from stedi.errors import AuditFailed, many
 
 if TYPE_CHECKING:
-    from stedi.cli.commands import AddCommand
+    from stedi.cli.parsing import AddCommand
     from stedi.datasets.creation import Preview
     from stedi.datasets.manifest import Release
     from stedi.datasets.recalls import Recall
@@ -55,7 +55,7 @@ def add(action: AddCommand) -> None:
     _add_others(action)
 
 
-def _add_others(action: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
+def _add_others(action: AddCommand) -> None:
     """Adds what looks after releases that there are."""
     place: dict[str, Any] = {"dest": "folder", "metavar": "DIR", "type": Path}
     version = "the release, NAME@VERSION; of a NAME alone the newest"

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-from collections.abc import Callable
-from datetime import timedelta
 from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,71 +18,6 @@ from stedi.errors import AuditFailed, UsageError, many
 if TYPE_CHECKING:
     from stedi.context.runs import Run
     from stedi.operations.status import Status
-
-Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-
-_UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
-"""Units of a length of time, by the names of `timedelta`'s arguments."""
-_LONGEST = timedelta(days=36_500)
-"""The longest length of time that an option takes."""
-
-
-def add(command: Add) -> None:
-    """Adds the commands."""
-    sub = command(
-        "status", status, "shows what ran last, what waits, and what is late or wrong; exits 3 if anything is"
-    )
-    sub.add_argument(
-        "--max-age",
-        metavar="TIME",
-        type=duration,
-        default=timedelta(hours=26),
-        help="how long ago the last landing and build may be, as 90m, 26h or 8d (default: 26h)",
-    )
-    sub = command("runs", runs, "lists runs, newest first: command, time, duration, rows, outcome")
-    sub.add_argument("--limit", type=_count, metavar="N", default=50, help="list at most N runs (default: 50)")
-    sub = command("watch", watch, "lands files as they stop growing, and builds, until it is stopped")
-    sub.add_argument(
-        "inbox", metavar="INBOX", type=delivered, help="the folder or s3:// prefix to which files are delivered"
-    )
-    sub.add_argument(
-        "--every",
-        metavar="TIME",
-        type=duration,
-        default=timedelta(seconds=2),
-        help="the polling interval (default: 2s)",
-    )
-    sub = command("migrate", migrate, "brings a lake of an earlier version to this version's format, with a backup")
-    choice = sub.add_mutually_exclusive_group()
-    choice.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    choice.add_argument("--back", action="store_true", help="restore the files that the last migration changed")
-    sub = command("doctor", doctor, "checks whether this machine can run a lake, and says what to do if not")
-    sub.add_argument("what", nargs="?", choices=("aws",), metavar="aws", help="also check the AWS account")
-
-
-def duration(text: str) -> timedelta:
-    """Returns a length of time such as `2s`, `90m`, `26h` or `8d`."""
-    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|min|m|h|d)", text)
-    span = timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else None
-    # neither a date before year 1 nor a wait beyond the system's longest
-    if span is None or span > _LONGEST:
-        raise argparse.ArgumentTypeError(
-            f"expected a length of time such as 2s, 90m, 26h or 8d, of {_LONGEST.days:,} days at most, found {text!r}"
-        )
-    return span
-
-
-def delivered(text: str) -> str:
-    """Returns the place of deliveries; an empty text would be the folder at hand, and is a variable that is not set."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a file, a folder or a glob, found nothing: is a variable unset?")
-    return text
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
-    return int(text)
 
 
 def status(options: argparse.Namespace) -> int:
