@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 
-def library(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
+def library(source: Path, functions: Mapping[str, Sequence[Any]], *, brief: bool = False) -> ctypes.CDLL | None:
     """Returns a C source's library; None if it is missing or built from another source, or if `STEDI_PURE` is set.
 
     Args:
         source: The C source.
         functions: For each of its functions that is called, the C type of the result, or None, and of each argument.
+        brief: Whether other threads wait for each of them, since to wait for Python after it would take longer.
     """
     if os.environ.get("STEDI_PURE"):
         return None
     try:
-        found = ctypes.CDLL(str(source.with_name(f"lib{source.stem}.so")))
+        found = (ctypes.PyDLL if brief else ctypes.CDLL)(str(source.with_name(f"lib{source.stem}.so")))
         # without it, ctypes takes a result for a C int and cuts it to 32 bits
         found.stedi_source.restype = ctypes.c_uint64
         mark = hashlib.sha256(source.read_bytes()).hexdigest()[:16]

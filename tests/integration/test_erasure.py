@@ -21,6 +21,7 @@ import quick
 from deliveries import customer, deliver, instant, motion, step
 from erasing import ANA, BO, CY, DEVICE, NOW, SHARED, Stage, delivered, erase, looked_for
 from lakes import KEY, LANDING, REPOSITORY, build, conserved, contents, heads, records, rows, tree
+from stedi import erasure
 from stedi.catalog import manifests
 from stedi.catalog.manifests import mentions
 from stedi.cli import main
@@ -37,6 +38,7 @@ from stedi.landing.reader import scanner
 from stedi.privacy import receipts, tombstones
 from stedi.schema.tables import NAMESPACE
 from stedi.transform import checks, session
+from stedi.transform.ahead import Ahead
 
 removed_by_page = pytest.mark.skipif(
     library() is None, reason="rows are removed by page in C, and there is no compiler"
@@ -47,6 +49,13 @@ removed_by_page = pytest.mark.skipif(
 def stage() -> Iterator[Stage]:
     with quick.folder() as folder, quick.quickened():
         yield Stage(folder)
+
+
+@pytest.fixture(params=[False, True], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a small lake's erasure use a second thread, as a large one's does."""
+    if request.param:
+        monkeypatch.setattr(erasure, "_MANY_ROWS", 0)
 
 
 def test_nulls_are_counted_as_the_files_have_them(stage: Stage) -> None:
@@ -89,7 +98,8 @@ def test_customers_are_located_alike_by_address_and_by_mark(
     located = []
     for addresses in (wanted, wanted[1:], ()):
         with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
-            found = SubjectRows(engine, lake.catalog, lake.key(), Pending("run", NOW, people), addresses=addresses)
+            wanted_, alone = Pending("run", NOW, people), Ahead(engine, worthwhile=False)
+            found = SubjectRows(engine, lake.catalog, lake.key(), wanted_, alone, addresses=addresses)
             rows_ = {name: set(engine.rows(f"select * from {name}")) for name in ("erased_addresses", "erased_ids")}
             together = engine.rows("select list(address order by address) from who group by person")
         located.append((rows_, {tuple(each) for (each,) in together}, found.tombstones, found.traces.names))
@@ -509,6 +519,7 @@ def test_a_dry_run_counts_and_changes_nothing(stage: Stage) -> None:
     assert {name: state[0] for name, state in tree(lake.root).items()} == {n: s[0] for n, s in before.items()}
 
 
+@pytest.mark.usefixtures("threads")
 def test_a_damaged_file_is_not_written_anew(stage: Stage) -> None:
     lake, _ = stage.made()
     [path, *_] = sorted((lake.root / "trusted" / "accelerometer_trusted" / "data").rglob("*.parquet"))
@@ -527,6 +538,7 @@ def test_a_damaged_file_is_not_written_anew(stage: Stage) -> None:
 
 
 @removed_by_page
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("pinned", [False, True], ids=["all files now", "files of an older snapshot, too"])
 def test_the_engine_counts_who_must_remain_whatever_finds_and_removes_rows(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, pinned: bool
@@ -547,6 +559,7 @@ def test_the_engine_counts_who_must_remain_whatever_finds_and_removes_rows(
 
 
 @removed_by_page
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("what", ["a device of another", "another moment of a shared device"])
 def test_the_engine_counts_whose_steps_must_remain(stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     lake, _ = stage.made()
@@ -582,6 +595,7 @@ def removing_more(monkeypatch: pytest.MonkeyPatch, table: str, more: Callable[[L
 
 
 @removed_by_page
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("column", ["user", "serialNumber", "customer_id"])
 def test_a_mistake_in_what_finds_and_removes_rows_by_page_is_noticed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, column: str

@@ -27,7 +27,8 @@ from stedi.storage import durable
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with quick.folder() as folder, quick.quickened():
+    with quick.folder() as folder, quick.quickened(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(erasure, "_MANY_ROWS", 0)  # a second thread is at work whenever something dies
         yield Stage(folder)
 
 

@@ -23,6 +23,7 @@ from stedi.erasure.search import Search
 from stedi.lake import Lake
 from stedi.privacy import tombstones
 from stedi.storage import durable
+from stedi.transform.ahead import Ahead
 
 ANA, BO, CY = "ana.bo@test.example", "bo@test.example", "cy@test.example"
 NAME, PHONE, DEVICE, SHARED = "Ana Bo Lund", "+15550100", "device-of-ana", "device-of-many"
@@ -100,7 +101,7 @@ def looked_for(lake: Lake, address: str) -> Callable[[], Search]:
     """Returns a search for a customer who is still in the lake, to be used now and later."""
     wanted = Pending("search", instant(NOW), (tombstones.person(lake.key(), address),))
     with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:
-        found = SubjectRows(engine, lake.catalog, lake.key(), wanted).traces
+        found = SubjectRows(engine, lake.catalog, lake.key(), wanted, Ahead(engine, worthwhile=False)).traces
 
     def again() -> Search:
         with DuckDB(memory="200MB", threads=1, temporary=lake.root.parent / "spill") as engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -139,7 +140,7 @@ def contents(path: Path) -> bytes:
 
 def rewritten(name: str, path: Path, leaving: Leaving, folder: Path) -> tuple[list[DataFile], bool]:
     """Rewrites a file and returns what was made, and whether it was taken."""
-    made, rest = pages.rewrite(name, [data_file(path)], leaving, folder, threads=1, memory=MEMORY)
+    made, rest = pages.rewrite(name, [data_file(path)], leaving, folder, beside=True, memory=MEMORY)
     return list(made), not rest
 
 
@@ -385,15 +386,73 @@ def test_files_for_which_there_is_no_memory_are_left_to_the_engine(tmp_path: Pat
         files.append(data_file(tmp_path / f"{place}.parquet"))
     small, large = files
     made, rest = pages.rewrite(
-        name, files, Leaving("customer_id", texts), tmp_path / "new", threads=2, memory=3 * large.bytes - 1
+        name, files, Leaving("customer_id", texts), tmp_path / "new", beside=True, memory=3 * large.bytes - 1
     )
     assert [file.rows for file in made] == [small.rows - 1]
     assert rest == (large,)
-    assert pages.rewrite(name, [large], Leaving("customer_id", texts), tmp_path / "no", threads=2, memory=1) == (
+    assert pages.rewrite(name, [large], Leaving("customer_id", texts), tmp_path / "no", beside=True, memory=1) == (
         (),
         (large,),
     )
     assert not (tmp_path / "no").exists()
+
+
+def some_files(folder: Path, count: int) -> list[DataFile]:
+    """Files of one size with rows of one who leaves."""
+    folder.mkdir()
+    files, name = [], "accelerometer_trusted"
+    for place in range(count):
+        numbers = [Random(f"{place} {row}").random() for row in range(500)]
+        people = [("leaves", "stays")[row % 9 > 2] for row in range(500)]
+        table = table_of(name, [people, list(range(500)), numbers, numbers, numbers], [False] * 5)
+        pq.write_table(table, folder / f"{place}.parquet", compression="zstd", store_schema=False)
+        files.append(data_file(folder / f"{place}.parquet"))
+    return files
+
+
+SOME = Leaving("customer_id", frozenset({"leaves"}))
+
+
+@pytest.mark.parametrize("room", [6, 5], ids=["for two files", "for one"])
+def test_a_file_is_written_beside_the_next_if_there_is_memory_for_both_and_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    files, writers, write = some_files(tmp_path / "old", 4), set[int](), pages._written
+
+    def written(*arguments: Any) -> DataFile | bool:
+        writers.add(threading.get_ident())
+        return write(*arguments)
+
+    monkeypatch.setattr(pages, "_written", written)
+    largest = max(file.bytes for file in files)
+    made = {}
+    for beside in (False, True):
+        folder = tmp_path / f"new {beside}"
+        news, rest = pages.rewrite("accelerometer_trusted", files, SOME, folder, beside=beside, memory=room * largest)
+        assert not rest
+        made[beside] = [(Path(new.path).name, Path(new.path).read_bytes(), new.rows, new.bounds) for new in news]
+        assert (writers == {threading.get_ident()}) == (not beside or room < 6)
+        writers.clear()
+    assert made[False] == made[True]
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["one thread", "two threads"])
+@pytest.mark.parametrize("step", ["_read", "_written"])
+def test_if_a_file_fails_the_others_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool, step: str
+) -> None:
+    files, does, calls = some_files(tmp_path / "old", 4), getattr(pages, step), list[int]()
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return does(*arguments)
+
+    monkeypatch.setattr(pages, step, failing)
+    with pytest.raises(OSError, match="No space left"):
+        pages.rewrite("accelerometer_trusted", files, SOME, tmp_path / "new", beside=beside, memory=MEMORY)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_row_group_that_holds_none_of_them_passes_on_as_it_is(tmp_path: Path) -> None:
@@ -506,7 +565,7 @@ def test_a_file_of_another_kind_is_left_to_the_engine(tmp_path: Path, change: st
         [data_file(path)],
         Leaving("customer_id", texts),
         tmp_path / "new",
-        threads=1,
+        beside=True,
         memory=MEMORY,
     )
     assert not made
@@ -539,7 +598,7 @@ def test_a_damaged_file_is_left_to_the_engine_or_read_as_it_is(tmp_path: Path) -
         folder = tmp_path / "new"
         file = DataFile(str(path), 300, len(damaged))
         leaving = Leaving(KEYS[name], frozenset(people[::2]))
-        _, rest = pages.rewrite(name, [file], leaving, folder, threads=1, memory=MEMORY)
+        _, rest = pages.rewrite(name, [file], leaving, folder, beside=True, memory=MEMORY)
         left += bool(rest)
         shutil.rmtree(folder, ignore_errors=True)
     assert count > left > count / 4

@@ -430,10 +430,19 @@ class DuckDB:
 
         texts = [text for (text,) in self.rows(f"select * from ({values}) limit {_MOST_LEAVING + 1}")]
         leaving = Leaving(column, frozenset(texts) - {None}) if len(texts) <= _MOST_LEAVING else None
-        return self.rewrite(table, tuple(files), leaving, staying(table, column, values), folder, of=of)
+        sql, beside = staying(table, column, values), self._threads > 1
+        return self.rewrite(table, tuple(files), leaving, sql, folder, of=of, beside=beside)
 
     def rewrite(
-        self, table: str, files: Sequence[DataFile], leaving: Leaving | None, sql: str, folder: Path, *, of: int
+        self,
+        table: str,
+        files: Sequence[DataFile],
+        leaving: Leaving | None,
+        sql: str,
+        folder: Path,
+        *,
+        of: int,
+        beside: bool,
     ) -> tuple[DataFile, ...]:
         """Writes files of a table anew without some rows: page by page those that can be, the others by a SELECT.
 
@@ -444,6 +453,7 @@ class DuckDB:
             sql: A SELECT of the rows that stay, over `leaving`, the files.
             folder: A folder that does not exist yet; what the SELECT writes may be in another, named `FOLDER-rest`.
             of: About how many rows the table has in all, which says how many a file of the SELECT may have.
+            beside: Whether a second thread may write pages.
         """
         from stedi.engines import pages
 
@@ -451,7 +461,7 @@ class DuckDB:
         rest = tuple(files)
         if leaving is not None and not s3.is_remote(folder):
             with failures():
-                made, rest = pages.rewrite(table, files, leaving, folder, threads=self._threads, memory=self._memory)
+                made, rest = pages.rewrite(table, files, leaving, folder, beside=beside, memory=self._memory)
         if rest:
             self.bind_files(LEAVING, rest, table=table)
             # `write` asks for a folder that is not there

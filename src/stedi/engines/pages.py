@@ -4,7 +4,7 @@ Footer and pages, as `engines.parquet` reads them -> the removed rows of each ro
 column -> pages with the kept rows, dictionaries with only their values, new statistics -> a new footer. Nothing is
 decoded to rows, which would take most of the time when an engine reads and writes a file. A row group without removed
 rows is copied unchanged, unless its dictionary names a removed person: PyArrow writes the dictionary of a whole file
-into each row group.
+into each row group. Only one thread at a time can run Python, so a second one compresses and writes, in few calls.
 
 Files that `engines.parquet` does not support are left to the engine. A new file has no trace of the removed rows:
 dictionaries lose the values that no kept row has, bounds are those of the kept rows, and Bloom filters are left out.
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from ctypes import byref, c_int64
+from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stedi._frozen import dataclass, field
 from stedi.engines import thrift
@@ -55,6 +56,8 @@ from stedi.storage import durable, s3
 
 _TIMES = 3
 """Memory for a file, as a multiple of its size: the file, the new file, and an uncompressed row group."""
+_WRITTEN = 1 << 20
+"""Bytes that are written at once."""
 _FORMS = {1: "<q", 2: "<d", 3: "<i"}
 _DATA, _DICTIONARY = 0, 2
 """Types of pages."""
@@ -64,6 +67,9 @@ _LEFT_OUT = {META[name] for name in ("bloom", "bloom_size", "size")}
 """Metadata that a new file does not have: Bloom filters would still contain the values of removed rows."""
 _GREATEST = {1: True, 2: False, 5: True, 6: False}
 """The fields of statistics that hold a highest (True) or a lowest value (False)."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Leaving:
 
 
 def rewrite(
-    table: str, files: Sequence[DataFile], leaving: Leaving, folder: Path, *, threads: int, memory: int
+    table: str, files: Sequence[DataFile], leaving: Leaving, folder: Path, *, beside: bool, memory: int
 ) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
     """Rewrites files of a table without the removed rows.
 
@@ -93,7 +99,7 @@ def rewrite(
         files: Its files, already verified.
         leaving: Selects the rows to remove.
         folder: The folder for the new files; created if needed.
-        threads: The number of files to rewrite at once; fewer if memory is short.
+        beside: Whether a second thread writes a file while the next one is read, if there is memory for both.
         memory: The memory limit in bytes.
 
     Returns:
@@ -107,24 +113,25 @@ def rewrite(
     if not largest:
         return (), tuple(files)
     durable.folder(folder)
-    columns, free = ALL_COLUMNS[table], list[_Tools]()
-
-    def one(numbered: tuple[int, DataFile]) -> DataFile | bool:
-        number, file = numbered
-        target = folder / f"kept-{number:05}.parquet"
-        if file.bytes > most:
-            return True
-        tools = free.pop() if free else _Tools()
-        try:
-            return _file(file, columns, leaving, target, tools)
-        except DAMAGED:
-            target.unlink(missing_ok=True)
-            return True
-        finally:
-            free.append(tools)
-
-    with ThreadPoolExecutor(min(threads, most // largest)) as pool:
-        done = list(pool.map(one, enumerate(files)))
+    columns, done = ALL_COLUMNS[table], list[DataFile | bool]()
+    try:
+        # with memory for two, a file is compressed and written, mostly without Python, while the next one is read
+        with _Tools(beside=beside and most >= 2 * largest) as tools:
+            writing: Callable[[], DataFile | bool] | None = None
+            for number, file in enumerate(files):
+                kept = _read(file, columns, leaving, tools) if file.bytes <= most else True
+                if writing is not None:
+                    done.append(writing())
+                    writing = None
+                if isinstance(kept, bool):
+                    done.append(kept)
+                else:
+                    writing = tools.begin(partial(_written, kept, folder / f"kept-{number:05}.parquet"))
+            if writing is not None:
+                done.append(writing())
+    except BaseException:
+        durable.remove_tree(folder)
+        raise
     made = tuple(file for file in done if isinstance(file, DataFile))
     if made:
         durable.settle([folder])
@@ -136,21 +143,33 @@ def rewrite(
 
 
 class _Tools:
-    """What a thread uses for one file after the other: its memory would have to be cleared anew for each.
+    """What is used for one file after the other: its memory would have to be cleared anew for each.
+
+    Args:
+        beside: Whether a second thread compresses and writes.
 
     Attributes:
         buffers: The buffers for decoded pages.
-        packer: The compressor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, beside: bool) -> None:
         import zstandard
 
-        self.buffers, self.packer = Buffers(), zstandard.ZstdCompressor(1)
-        self._content = bytearray()
+        self.buffers, self._packer = Buffers(), zstandard.ZstdCompressor(1)
+        self._content, self._before = bytearray(), bytearray()
+        self._pool = ThreadPoolExecutor(1) if beside else None
+        self._packing: Future[Any] | None = None
+
+    def __enter__(self) -> _Tools:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def content(self, path: str) -> memoryview:
-        """Returns the bytes of a file; those of an earlier file are overwritten."""
+        """Returns the bytes of a file; those of the last but one are overwritten."""
+        self._content, self._before = self._before, self._content
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if len(self._content) < size:
@@ -160,65 +179,224 @@ class _Tools:
                 at += count
         return content[:at]
 
+    def begin(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Begins a task in the second thread and returns what waits for its result; without one, it is done at once."""
+        if self._pool is None:
+            result = work()
+            return lambda: result
+        return self._pool.submit(work).result
 
-def _file(file: DataFile, columns: Sequence[Column], leaving: Leaving, target: Path, tools: _Tools) -> DataFile | bool:
-    """Rewrites a file and returns the new one; False if no row is kept."""
-    source = tools.content(file.path)
-    footer = read_footer(source)
-    groups: list[Struct] = []
-    made, buffers = _New(tools.packer), tools.buffers
-    for group in row_groups(source, footer, columns):
-        written = _row_group(group, columns, leaving, made, buffers)
-        if written is not None:
-            groups.append({**written, GROUP["ordinal"]: (thrift.I16, len(groups))} if 7 in written else written)
-    if not groups:
-        return False
-    rows = sum(int(group[GROUP["rows"]][1]) for group in groups)
-    footer[FOOTER["rows"]] = I64, rows
-    footer[FOOTER["groups"]] = LIST, (STRUCT, groups)
-    end = thrift.write(footer)
-    with open(target, "xb") as stream:
-        stream.writelines((*made.parts, end, struct.pack("<I", len(end)), MAGIC))
+    def pack(self, bodies: Sequence[bytes]) -> Callable[[], Iterable[Any]]:
+        """Begins to compress the pages of a row group, and returns what waits for the result."""
+        if not bodies:
+            return tuple
+        # in one call: between two pages the second thread would wait for the first, which runs Python
+        pack: Callable[[], Any] = partial(self._packer.multi_compress_to_buffer, [*bodies])
+        if self._pool is None:
+            return self.begin(pack)
+        if self._packing is not None:
+            wait([self._packing])  # of a large file, only two row groups are held uncompressed
+        self._packing = self._pool.submit(pack)
+        return self._packing.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page of a new file.
+
+    Attributes:
+        kind: Its type.
+        encoding: The encoding of its values.
+        size: Its uncompressed size, without its header unless it is whole.
+        count: The number of its rows or entries.
+        whole: All its bytes, if they are those of the old file; otherwise it is compressed anew.
+    """
+
+    kind: int
+    encoding: int
+    size: int
+    count: int
+    whole: memoryview | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of a row group of a new file.
+
+    Attributes:
+        fields: Its old fields.
+        meta: Its new metadata, except for what depends on sizes and places.
+        pages: Its pages.
+    """
+
+    fields: Struct
+    meta: Struct
+    pages: Sequence[_Page]
+
+    def write(self, new: _New, packed: Iterator[Any]) -> Struct:
+        """Adds the column to a file and returns its fields; `packed` are the compressed pages of its row group."""
+        meta, at, unpacked, kinds = dict(self.meta), new.at, 0, dict[tuple[int, int], int]()
+        for page in self.pages:
+            place = META["dictionary" if page.kind == _DICTIONARY else "data"]
+            meta.setdefault(place, (I64, new.at))
+            unpacked += new.add_page(page, packed)
+            kinds[page.kind, page.encoding] = kinds.get((page.kind, page.encoding), 0) + 1
+        meta[META["unpacked"]], meta[META["packed"]] = (I64, unpacked), (I64, new.at - at)
+        if META["encoding_stats"] in meta:
+            counts = [{1: (I32, kind), 2: (I32, how), 3: (I32, n)} for (kind, how), n in kinds.items()]
+            meta[META["encoding_stats"]] = LIST, (STRUCT, counts)
+        return _chunk(self.fields, meta, at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unchanged:
+    """A column of a row group that is in the new file as it was in the old one.
+
+    Attributes:
+        fields: Its old fields.
+        meta: Its old metadata, without what a new file does not have.
+        raw: Its bytes.
+        start: Their place in the old file.
+    """
+
+    fields: Struct
+    meta: Struct
+    raw: memoryview
+    start: int
+
+    def write(self, new: _New, _: Iterator[Any]) -> Struct:
+        """Adds the column to a file and returns its fields."""
+        meta, at = dict(self.meta), new.add(self.raw)
+        for name in ("data", "dictionary"):
+            if META[name] in meta:
+                meta[META[name]] = I64, meta[META[name]][1] + at - self.start
+        return _chunk(self.fields, meta, at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A row group of a new file.
+
+    Attributes:
+        fields: Its old fields.
+        rows: The number of its rows.
+        columns: Its columns.
+        packed: Waits for its compressed pages.
+    """
+
+    fields: Struct
+    rows: int
+    columns: Sequence[_Column | _Unchanged]
+    packed: Callable[[], Iterable[Any]]
+
+    def write(self, new: _New) -> Struct:
+        """Adds the row group to a file and returns its fields."""
+        packed = iter(self.packed())
+        fields, columns = dict(self.fields), [column.write(new, packed) for column in self.columns]
+        metas = [column[CHUNK["meta"]][1] for column in columns]
+        fields[GROUP["columns"]] = LIST, (STRUCT, columns)
+        fields[GROUP["rows"]] = I64, self.rows
+        fields[GROUP["bytes"]] = I64, sum(meta[META["unpacked"]][1] for meta in metas)
+        if GROUP["packed"] in fields:
+            fields[GROUP["packed"]] = I64, sum(meta[META["packed"]][1] for meta in metas)
+        if GROUP["offset"] in fields:
+            first = metas[0]
+            fields[GROUP["offset"]] = first.get(META["dictionary"], first[META["data"]])
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a new file has of an old one, whose bytes must stay in memory until it is written.
+
+    Attributes:
+        footer: The old footer.
+        groups: The row groups.
+        nulls: The number of nulls by column, as the catalog stores it.
+        bounds: The bounds by column, as the catalog stores them.
+    """
+
+    footer: Struct
+    groups: Sequence[_Group]
+    nulls: dict[str, int]
+    bounds: dict[str, tuple[str, str]]
+
+
+def _read(file: DataFile, columns: Sequence[Column], leaving: Leaving, tools: _Tools) -> _Kept | bool:
+    """Reads what is kept of a file; returns False if no row is, and True if the file is left to the engine."""
+    try:
+        source = tools.content(file.path)
+        footer, told = read_footer(source), _Told()
+        groups = [_row_group(group, columns, leaving, told, tools) for group in row_groups(source, footer, columns)]
+        kept = [group for group in groups if group is not None]
+        return _Kept(footer, kept, *told.described()) if kept else False
+    except DAMAGED:
+        return True
+
+
+def _written(kept: _Kept, target: Path) -> DataFile | bool:
+    """Writes a file and returns it, on disk; True if the old file is left to the engine."""
+    try:
+        new = _New()
+        groups = [group.write(new) for group in kept.groups]
+        groups = [
+            {**group, GROUP["ordinal"]: (thrift.I16, place)} if GROUP["ordinal"] in group else group
+            for place, group in enumerate(groups)
+        ]
+        rows = sum(group.rows for group in kept.groups)
+        end = thrift.write({**kept.footer, FOOTER["rows"]: (I64, rows), FOOTER["groups"]: (LIST, (STRUCT, groups))})
+        with open(target, "xb", buffering=_WRITTEN) as stream:
+            stream.writelines((*new.parts, end, struct.pack("<I", len(end)), MAGIC))
+    except DAMAGED:
+        target.unlink(missing_ok=True)
+        return True
     durable.settle([target])
     durable.sync(target)
-    size = made.at + len(end) + 8
-    return DataFile(str(target), rows, size, *made.described(columns))
+    return DataFile(str(target), rows, new.at + len(end) + 8, kept.nulls, kept.bounds)
 
 
 class _New:
     """A new file that is being built in memory.
-
-    Args:
-        packer: The compressor.
 
     Attributes:
         parts: Its bytes so far.
         at: The number of bytes so far.
     """
 
-    def __init__(self, packer: Any) -> None:
-        self._packer = packer
-        self.parts: list[bytes | memoryview] = [MAGIC]
+    def __init__(self) -> None:
+        self.parts: list[Any] = [MAGIC]
         self.at = len(MAGIC)
-        self._nulls: dict[str, int] = {}
-        self._unknown: set[str] = set()
-        self._bounds: dict[str, tuple[list[float], list[float]]] = {}
-        self._unbounded: set[str] = set()
 
-    def add(self, part: bytes | memoryview) -> int:
+    def add(self, part: Any) -> int:
         """Adds bytes and returns their offset."""
         at = self.at
         self.parts.append(part)
         self.at += len(part)
         return at
 
-    def packed(self, body: bytes | memoryview) -> bytes:
-        """Returns the compressed content of a page."""
-        content: bytes = self._packer.compress(body)
-        return content
+    def add_page(self, page: _Page, packed: Iterator[Any]) -> int:
+        """Adds a page, if it is not a whole one the next of the compressed, and returns its uncompressed size."""
+        if page.whole is not None:
+            self.add(page.whole)
+            return page.size
+        body, named = next(packed), page.kind == _DICTIONARY
+        head = thrift.page_header(page.size, len(body), page.count, page.encoding, dictionary=named)
+        self.add(head)
+        self.add(body)
+        return len(head) + page.size
+
+
+class _Told:
+    """The statistics of a new file, for the catalog."""
+
+    def __init__(self) -> None:
+        self._nulls: dict[str, int] = {}
+        self._unknown: set[str] = set()
+        self._bounds: dict[str, tuple[list[float], list[float]]] = {}
+        self._unbounded: set[str] = set()
 
     def note(self, chunk: Chunk, statistics: Struct, rows: int) -> None:
-        """Collects the statistics of a chunk with so many rows, for the catalog."""
+        """Adds the statistics of a chunk with so many rows."""
         column = chunk.column
         if 3 in statistics or not chunk.optional:
             self._nulls[column.name] = self._nulls.get(column.name, 0) + (statistics[3][1] if 3 in statistics else 0)
@@ -233,7 +411,7 @@ class _New:
             # this chunk has values but no bounds, so the bounds of the other row groups do not hold for the file
             self._unbounded.add(column.name)
 
-    def described(self, columns: Sequence[Column]) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
+    def described(self) -> tuple[dict[str, int], dict[str, tuple[str, str]]]:
         """Returns the nulls and the bounds by column, as the catalog stores them."""
         bounds = {
             name: (str(min(lows)), str(max(highs)))
@@ -244,32 +422,23 @@ class _New:
 
 
 def _row_group(
-    group: RowGroup, columns: Sequence[Column], leaving: Leaving, made: _New, buffers: Buffers
-) -> Struct | None:
-    """Adds the kept rows of a row group to a file and returns the new metadata; None if no row is kept."""
+    group: RowGroup, columns: Sequence[Column], leaving: Leaving, told: _Told, tools: _Tools
+) -> _Group | None:
+    """Returns what is kept of a row group, and adds its statistics to those of the file; None if no row is."""
     rows, key = group.rows, group.chunk(leaving.column)
-    marks, named, used = _marks(group, key, leaving, buffers)
-    split, written = _Split(marks), list[Struct]()
+    marks, named, used = _marks(group, key, leaving, tools.buffers)
+    split, kept, bodies = _Split(marks), list[_Column | _Unchanged](), list[bytes]()
     gone = split.leave.rows
     if gone == rows:
         return None
     for column in columns:
         chunk, known = (key, used) if column.name == leaving.column else (group.chunk(column.name), None)
         if gone or (named and META["dictionary"] in chunk.meta):
-            written.append(_Shortened(chunk, buffers, split, known).write(made))
+            kept.append(_Shortened(chunk, tools.buffers, split, known).column(told, bodies))
         else:
-            written.append(_copied(chunk, made))
-    new = dict(group.fields)
-    metas = [chunk[CHUNK["meta"]][1] for chunk in written]
-    new[GROUP["columns"]] = LIST, (STRUCT, written)
-    new[GROUP["rows"]] = I64, rows - gone
-    new[GROUP["bytes"]] = I64, sum(meta[META["unpacked"]][1] for meta in metas)
-    if GROUP["packed"] in new:
-        new[GROUP["packed"]] = I64, sum(meta[META["packed"]][1] for meta in metas)
-    if GROUP["offset"] in new:
-        first = metas[0]
-        new[GROUP["offset"]] = first.get(META["dictionary"], first[META["data"]])
-    return new
+            told.note(chunk, chunk.statistics, chunk.count)
+            kept.append(_Unchanged(chunk.chunk, _meta(chunk), chunk.raw, chunk.start))
+    return _Group(group.fields, rows - gone, kept, tools.pack(bodies))
 
 
 class _Split:
@@ -355,67 +524,62 @@ class _Shortened:
         self._numbered = sum(page.encoding != PLAIN for page in chunk.pages)
         # of values in the dictionary and of doubles of kept rows; and of plain values of removed rows
         self._bounds, self._gone = NativeBounds(), NativeBounds()
-        self._sizes = [0, 0]
-        self._kinds: dict[tuple[int, int], int] = {}
 
-    def write(self, made: _New) -> Struct:
-        """Adds the chunk to a file and returns its metadata."""
+    def column(self, told: _Told, bodies: list[bytes]) -> _Column:
+        """Returns what is kept of the chunk.
+
+        Args:
+            told: The statistics of the file, to which its own are added.
+            bodies: The bodies of pages that are compressed anew, to which its own are added.
+        """
         chunk, buffers = self._chunk, self._buffers
-        meta = {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
-        at, missing, texts = made.at, 0, list[str]()
+        meta, pages, missing, texts = _meta(chunk), list[_Page](), 0, list[str]()
         renumbered: bytearray | None = None
         width, entries = 0, 0
-        if not self._numbered:
-            meta.pop(META["dictionary"], None)  # PyArrow writes one also where no page has indices into it
-        elif chunk.dictionary_encoding is not None:
+        named = meta.pop(META["dictionary"], None)
+        # PyArrow writes a dictionary also where no page has indices into it
+        if self._numbered and chunk.dictionary_encoding is not None:
             used = self._used()
             if used is None:
                 entries = chunk.entries
                 if chunk.kind:
                     self._dictionary(bytearray(b"\1") * entries)
-                place = self._added(
-                    made, _DICTIONARY, chunk.dictionary_encoding, (chunk.dictionary_page,), chunk.dictionary_size
-                )
+                whole = chunk.dictionary_page
+                pages.append(_Page(_DICTIONARY, chunk.dictionary_encoding, chunk.dictionary_size, entries, whole))
             else:
                 renumbered, dictionary, entries = self._dictionary(used)
-                place = self._page(made, _DICTIONARY, entries, chunk.dictionary_encoding, dictionary)
+                pages.append(_Page(_DICTIONARY, chunk.dictionary_encoding, len(dictionary), entries))
+                bodies.append(dictionary)
             width = max(1, (entries - 1).bit_length())
-            meta[META["dictionary"]] = I64, place
             if not chunk.kind and 5 in chunk.statistics and self._numbered == len(chunk.pages):
                 texts = chunk.texts() if used is None else list(compress(chunk.texts(), used))
-        elif META["dictionary"] in meta:
+        elif self._numbered and named is not None:
             raise Unsupported
         kept = 0
         meta.pop(META["data"])
         for data, touches in zip(chunk.pages, self._touches, strict=True):
             if not touches and (data.encoding == PLAIN or renumbered is None or data.highest < entries):
-                place = self._added(
-                    made, _DATA, data.encoding, (data.whole,), data.size + len(data.whole) - len(data.body)
-                )
+                size = data.size + len(data.whole) - len(data.body)
+                pages.append(_Page(_DATA, data.encoding, size, data.count, data.whole))
                 kept += data.count
+                continue
+            page = buffers.page(chunk, data, self._split.stay)
+            if data.encoding == PLAIN:
+                # bounds do not tell whether there is NaN
+                body = selected_plain(chunk, page, buffers, self._bounds if chunk.kind == 2 else None, self._gone)
             else:
-                page = buffers.page(chunk, data, self._split.stay)
-                if data.encoding == PLAIN:
-                    # bounds do not tell whether there is NaN
-                    body = selected_plain(chunk, page, buffers, self._bounds if chunk.kind == 2 else None, self._gone)
-                else:
-                    body = selected_indices(chunk, page, buffers, renumbered, width)
-                missing += (data.count - page.values) - (page.rows - page.present)
-                if not page.rows:
-                    continue
+                body = selected_indices(chunk, page, buffers, renumbered, width)
+            missing += (data.count - page.values) - (page.rows - page.present)
+            if page.rows:
                 kept += page.rows
-                place = self._page(made, _DATA, page.rows, data.encoding, body)
-            meta.setdefault(META["data"], (I64, place))
+                pages.append(_Page(_DATA, data.encoding, len(body), page.rows))
+                bodies.append(bytes(body))
         meta[META["values"]] = I64, kept
-        meta[META["unpacked"]], meta[META["packed"]] = ((I64, size) for size in self._sizes)
-        if META["encoding_stats"] in meta:
-            counts = [{1: (I32, kind), 2: (I32, how), 3: (I32, n)} for (kind, how), n in self._kinds.items()]
-            meta[META["encoding_stats"]] = LIST, (STRUCT, counts)
         if META["statistics"] in meta:
             distinct = entries if self._numbered == len(chunk.pages) else None
             meta[META["statistics"]] = STRUCT, self._statistics(missing, texts, distinct)
-        made.note(chunk, meta[META["statistics"]][1] if META["statistics"] in meta else {}, kept)
-        return _chunk(chunk, meta, at)
+        told.note(chunk, meta[META["statistics"]][1] if META["statistics"] in meta else {}, kept)
+        return _Column(chunk.chunk, meta, pages)
 
     def _used(self) -> bytearray | None:
         """Returns one byte per entry of the dictionary, 1 if a kept row has it; None if the dictionary loses none."""
@@ -448,20 +612,6 @@ class _Shortened:
         if size < 0:
             raise Unsupported
         return renumbered, bytes(memoryview(to)[:size]), left.value
-
-    def _page(self, made: _New, kind: int, count: int, encoding: int, body: bytes | memoryview) -> int:
-        packed = made.packed(body)
-        head = thrift.page_header(len(body), len(packed), count, encoding, dictionary=kind == _DICTIONARY)
-        return self._added(made, kind, encoding, (head, packed), len(head) + len(body))
-
-    def _added(self, made: _New, kind: int, encoding: int, parts: Sequence[bytes | memoryview], size: int) -> int:
-        at = made.at
-        for part in parts:
-            made.add(part)
-        self._sizes[0] += size
-        self._sizes[1] += made.at - at
-        self._kinds[kind, encoding] = self._kinds.get((kind, encoding), 0) + 1
-        return at
 
     def _statistics(self, missing: int, texts: Sequence[str], distinct: int | None) -> Struct:
         """Returns the statistics of the kept values, with at most the fields that the old statistics had."""
@@ -519,19 +669,13 @@ def _number(form: str, bits: int) -> float:
     return number
 
 
-def _copied(chunk: Chunk, made: _New) -> Struct:
-    """Adds an unchanged chunk to a file and returns its metadata."""
-    at = made.add(chunk.raw)
-    meta = {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
-    for name in ("data", "dictionary"):
-        if META[name] in meta:
-            meta[META[name]] = I64, meta[META[name]][1] + at - chunk.start
-    made.note(chunk, chunk.statistics, chunk.count)
-    return _chunk(chunk, meta, at)
+def _meta(chunk: Chunk) -> Struct:
+    """Returns the metadata of a chunk without what a new file does not have."""
+    return {number: value for number, value in chunk.meta.items() if number not in _LEFT_OUT}
 
 
-def _chunk(chunk: Chunk, meta: Struct, at: int) -> Struct:
+def _chunk(fields: Struct, meta: Struct, at: int) -> Struct:
     return {
         number: (STRUCT, meta) if number == CHUNK["meta"] else (I64, at if value[1] else 0)
-        for number, value in chunk.chunk.items()
+        for number, value in fields.items()
     }

@@ -3,7 +3,7 @@
    Every function returns a negative number for bytes that it cannot read, and never reads or writes outside of the memory
    that it was given: the bytes can be damaged, or crafted. What is refused here may still be read by `thrift.py`.
 
-   The library uses no Python and keeps no state: it is called through ctypes, so other threads run at the same time. */
+   The library uses no Python and keeps no state. It is called through ctypes. */
 #include <stdint.h>
 #include <string.h>
 

@@ -132,6 +132,7 @@ def library() -> Any:
             "stedi_header": [c_int64, c_int64, c_int64, c_int64, c_int64, c_int64, c_void_p],
             "stedi_heads": [c_int64, c_void_p, c_int64, c_int64, c_void_p],
         },
+        brief=True,
     )
 
 

@@ -47,6 +47,7 @@ from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema import tables
 from stedi.storage import durable, s3
+from stedi.transform.ahead import Ahead
 
 if TYPE_CHECKING:
     from stedi.erasure.delivered_file import Rewritten
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "build_due", "erase", "preview"]
 
 _ROWS_OF_A_THREAD = 50_000_000
-"""Rows of a lake for each further thread: with fewer, threads wait for each other longer than they save."""
+"""Rows of a lake for each further thread of the engine: with fewer, they wait for each other longer than they save."""
+_MANY_ROWS = 1_000_000
+"""Rows of a lake in which a second thread counts, hashes and writes beside the first: with fewer, it saves no time."""
 
 
 def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePreview:
@@ -62,8 +65,8 @@ def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePr
     catalog, root = context.catalog, context.root
     before = tombstones.read(root, key)
     wanted = Pending(run_id(_now(None)), _now(None), _marks(key, addresses))
-    with _engine(context, wanted.run) as engine:
-        found, _ = _judged(SubjectRows(engine, catalog, key, wanted, addresses=addresses), catalog)
+    with _engine(context, wanted.run) as engine, _ahead(context, engine) as ahead:
+        found, _ = _judged(SubjectRows(engine, catalog, key, wanted, ahead, addresses=addresses), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
     known = len(_known(root, before, wanted.people, found))
     rows, foreign_ = dict(found.rows), dict(found.foreign)
@@ -292,8 +295,8 @@ class _Erasure:
         """Does all that is left to do and returns the receipt."""
         if self._pending.scanned is None:
             self._settle()
-            with _engine(self._context, self._pending.run) as engine:
-                self._locate_and_remove(engine)
+            with _engine(self._context, self._pending.run) as engine, _ahead(self._context, engine) as ahead:
+                self._locate_and_remove(engine, ahead)
         found = self._found
         current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
         remove.remove(self._catalog, found.taints("customers_landing") - current)
@@ -336,7 +339,7 @@ class _Erasure:
         if self._builds and self._pending.found is None and not self._pending.recovered:
             build_due(self._context, self._key, self._builds, now=self._pending.started, progress=self._progress)
 
-    def _locate_and_remove(self, engine: DuckDB) -> None:
+    def _locate_and_remove(self, engine: DuckDB, ahead: Ahead) -> None:
         catalog, root, key = self._catalog, self._root, self._key
         self._progress("locate", None)
         # a bucket needs PyIceberg, which is imported while DuckDB works
@@ -344,7 +347,7 @@ class _Erasure:
             warm = beside.submit(catalog.warm)
             before = tombstones.read(root, key)
             subject_rows = SubjectRows(
-                engine, catalog, key, self._pending, self._workers, before, self._then, self._addresses
+                engine, catalog, key, self._pending, ahead, self._workers, before, self._then, self._addresses
             )
             found, judged = self._pending.found, None
             if found is None:
@@ -384,7 +387,7 @@ class _Erasure:
             )
         memory = self._config.engine_memory
         claims = known.claims_digest(key)
-        work = Removal(engine, catalog, subject_rows, self._pending, found, self._workers, memory, claims)
+        work = Removal(engine, catalog, subject_rows, self._pending, found, self._workers, memory, claims, ahead)
         removed = {}
         # in the order of the data flow: a table's lineage names the new snapshots of its inputs
         names = list(catalog.tables())
@@ -564,13 +567,22 @@ def _judged(subject_rows: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign
 @contextmanager
 def _engine(context: Context, run: str) -> Iterator[DuckDB]:
     temporary, config = durable.scratch(context.root) / run, context.config
-    rows = sum(state.current.total("records") for state in context.catalog.tables().values() if state.current)
-    threads = min(config.threads, 1 + rows // _ROWS_OF_A_THREAD)
+    threads = min(config.threads, 1 + _rows(context.catalog) // _ROWS_OF_A_THREAD)
     try:
         with DuckDB(memory=config.engine_memory, threads=threads, temporary=temporary) as engine:
             yield engine
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _ahead(context: Context, engine: DuckDB) -> Ahead:
+    """Returns the second thread of an erasure, if the settings allow one and the lake is not small."""
+    return Ahead(engine, worthwhile=context.config.threads > 1 and _rows(context.catalog) >= _MANY_ROWS)
+
+
+def _rows(catalog: Catalog) -> int:
+    """Returns how many rows a lake has."""
+    return sum(state.current.total("records") for state in catalog.tables().values() if state.current)
 
 
 def _known(root: Path, before: Tombstones, people: Collection[str], found: Found) -> tuple[str, ...]:

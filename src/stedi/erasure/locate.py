@@ -7,7 +7,8 @@ uses the landed records. When an erasure is resumed and these are already remove
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stedi.catalog import Catalog, TableState, checksums
 from stedi.catalog.manifests import Mentions, mentions, sizes
 from stedi.catalog.snapshots import local_path
 from stedi.datasets import subjects
+from stedi.engines import Engine
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import literal, quoted
 from stedi.engines.rewrite import InlineRelation, divided
@@ -38,6 +40,7 @@ from stedi.schema import tables
 from stedi.schema.tables import COLUMNS, FREE_TEXTS, ZONES, DataFile
 from stedi.storage import durable, s3
 from stedi.transform import planning
+from stedi.transform.ahead import Ahead
 
 _LANDED = ("customers_landing", "accelerometer_landing", "step_trainer_landing")
 
@@ -76,6 +79,7 @@ class SubjectRows:
         catalog: The lake's tables.
         key: The lake's key.
         pending: The erasure.
+        ahead: What is done in a second thread.
         workers: The workers that search the tables' files; by default this process.
         before: The lake's tombstones, for an erasure whose own file was lost.
         then: The tombstones of erasures that are repeated; they include devices that this lake does not know.
@@ -88,6 +92,7 @@ class SubjectRows:
         catalog: Catalog,
         key: Key,
         pending: Pending,
+        ahead: Ahead,
         workers: Workers | None = None,
         before: Tombstones | None = None,
         then: Tombstones | None = None,
@@ -96,7 +101,7 @@ class SubjectRows:
         self.engine = engine
         self.states = catalog.tables()
         self._catalog, self._key, self._people = catalog, key, frozenset(pending.people)
-        self._workers, self._before = workers, before
+        self._workers, self._before, self._ahead = workers, before, ahead
         for name, state in self.states.items():
             # before anything is read: a copy must not remove the files of its original
             _refuse_elsewhere(state, catalog.folder(name))
@@ -110,6 +115,8 @@ class SubjectRows:
         self._evidence = () if found else tuple(file.path for file in evidence)
         engine.bind_files("records", [*current.values(), *evidence], table="customers_landing")
         self._addresses(addresses)
+        self._ids()
+        self._begun = self._begin(ahead) if found is None and workers is None else {}
         self._recovered = found is None and pending.recovered
         self._devices = Devices(engine, key, {name: self._live(name) for name in devices.OWN}, before)
         if found:
@@ -119,7 +126,6 @@ class SubjectRows:
         else:
             known = before if self._recovered else None
             self.tombstones = self._devices.of_records(pending.people, pending.started, known=known, then=then)
-        self._ids()
         self._subjects()
         self.shared = 0
         self.others: dict[str, dict[str, int]] = {}
@@ -139,7 +145,7 @@ class SubjectRows:
         tainted: dict[str, tuple[str, ...]] = {}
         counts: dict[str, list[int]] = {}
         held: dict[str, int] = {}
-        mentioned = 0
+        mentioned, checked = 0, list[Callable[[], None]]()
         for name, state in self.states.items():
             current = {file.path for file in self._catalog.files(state)}
             holding: set[str] = set()
@@ -156,7 +162,8 @@ class SubjectRows:
             if name == "customers_landing":
                 tainted[name] = tuple(sorted(holding.union(self._evidence)))
             # a flipped bit must not be rewritten under a new, valid checksum
-            checksums.check(self._catalog.folder(name), holding & (current | self._pinned(state, holding)))
+            rewritten = holding & (current | self._pinned(state, holding))
+            checked.append(self._ahead.begin(partial(_check, self._catalog.folder(name), rewritten)))
         if self._recovered:
             for content, accepted, quarantined in self._gone():
                 sums = counts.setdefault(content, [0, 0])
@@ -166,6 +173,8 @@ class SubjectRows:
                 # those are rewritten, not expired, so their other files stay
                 staying = {*state.pins.values(), *([state.current.id] if state.current else [])}
                 tainted[name] = tuple(sorted(self.mentions[name].gone(tainted[name], staying)))
+        for wait in checked:
+            wait()
         [(customers,)] = self.engine.rows(
             "select count(distinct e.person) from customers_landing as c "
             "inner join erased_addresses as e on c.email = e.address"
@@ -510,6 +519,8 @@ class SubjectRows:
             For each file with such rows, and in landing tables for each delivered file: path, SHA-256 of the delivered
             file, the number of the customers' rows, and of other people's rows that mention them.
         """
+        if name in self._begun:
+            return self._begun[name]()
         files = list(self._live(name))
         theirs = SUBJECT_PREDICATES.get(name, "false")
         mentioned = self.mentioning(name)
@@ -539,6 +550,21 @@ class SubjectRows:
             for part in divided([live[path] for path in files], self._workers.slots)
         ]
         return [row for rows in self._workers.map(_looked, parts) for row in rows]
+
+    def _begin(self, ahead: Ahead) -> dict[str, Callable[[], list[tuple[Any, ...]]]]:
+        """Begins to look for the customers' rows where only the customer decides, and nobody else's row mentions one.
+
+        Returns:
+            For each such table, what waits for the result of `_found_in_files`.
+        """
+        ids = self.engine.listed("select customer_id from erased_ids")
+        begun = {}
+        for name in self.states:
+            theirs = SUBJECT_PREDICATES.get(name)
+            if theirs == _BY_ID and name not in FREE_TEXTS and (files := list(self._live(name))):
+                counted = f"select filename, null::varchar, count(*), 0 from {read_files(files)}"
+                begun[name] = ahead.begin(partial(_rows, f"{counted} where customer_id in ({ids}) group by all"))
+        return begun
 
     def _follows(self, name: str) -> Iterator[str]:
         """Yields the inputs of a table that have not changed since it was built from them."""
@@ -570,6 +596,16 @@ def _looked(part: _Part) -> list[tuple[Any, ...]]:
         for name, relation in part.relations.items():
             engine.insert_rows(name, relation.columns, relation.rows)
         return engine.rows(part.sql.format(files=read_files(part.paths)))
+
+
+def _rows(sql: str, engine: Engine) -> list[tuple[Any, ...]]:
+    """Returns the rows of a SELECT. Runs in a second thread."""
+    return engine.rows(sql)
+
+
+def _check(folder: Path, paths: Collection[str], _: Engine) -> None:
+    """Raises DamagedFile if a file of a table is not as it was written. Runs in a second thread."""
+    checksums.check(folder, paths)
 
 
 def _refuse_elsewhere(state: TableState, folder: Path) -> None:

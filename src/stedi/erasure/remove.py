@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from stedi.catalog import Catalog, Erasing, Snapshot, TableState, orphans
 from stedi.catalog.manifests import mentions
 from stedi.catalog.orphans import unused
 from stedi.catalog.snapshots import AS_OF
+from stedi.engines import Engine
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, quoted
 from stedi.engines.pages import Leaving
@@ -31,6 +32,7 @@ from stedi.errors import CommitConflict, DamagedFile, LakeError
 from stedi.privacy.receipts import RECEIPTS
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES, CONSENT_FROM, DataFile, graph
 from stedi.storage import durable, s3
+from stedi.transform.ahead import Ahead
 from stedi.transform.planning import CLAIMS
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Removal:
         workers: The workers that rewrite files; by default this process.
         memory: The memory of a worker's engine.
         claims: The digest of the claims of all erased customers, including these.
+        ahead: What is done in a second thread.
     """
 
     def __init__(
@@ -75,10 +78,11 @@ class Removal:
         workers: Workers | None,
         memory: str,
         claims: str,
+        ahead: Ahead,
     ) -> None:
         self._engine, self._catalog, self._subject_rows = engine, catalog, subject_rows
         self._run, self._started, self._found = pending.run, pending.started, found
-        self._workers, self._memory, self._claims = workers, memory, claims
+        self._workers, self._memory, self._claims, self._ahead = workers, memory, claims, ahead
 
     def table(self, name: str, rewritten: Sequence[Rewritten] = ()) -> dict[str, int]:
         """Removes the customers from one table, and expires the snapshots that used the files they were in.
@@ -153,9 +157,11 @@ class Removal:
             if not files and not news:
                 continue
             place = folder if len(leaving) == 1 else folder / str(number)
+            # of the old files, while the new ones are written
+            theirs = self._ahead.begin(self._counting(name, files)) if self._is_counted(name, files) else None
             written = self._rewritten(name, files, self._remaining(name, news), place, current.total("records"))
             more = len(self._missing(news)) if name == "landed_files" else 0
-            self._check(name, files, written, more)
+            self._check(name, files, written, more, theirs)
             for snapshot in snapshots:
                 added[snapshot] = (*added.get(snapshot, ()), *written)
         refs = {head.id: tuple(pin for pin, of in state.pins.items() if of == head.id) for head in heads}
@@ -181,7 +187,8 @@ class Removal:
     ) -> tuple[DataFile, ...]:
         """Writes the remaining rows of replaced files, here or on the workers; the small ledger is written here."""
         if self._workers is None or name == "landed_files":
-            return self._engine.rewrite(name, leaving, self._leaving(name), sql, folder, of=of)
+            beside = self._ahead.is_active
+            return self._engine.rewrite(name, leaving, self._leaving(name), sql, folder, of=of, beside=beside)
         relations = {read: InlineRelation.of(self._engine, read) for read in RELATIONS if read in sql}
         home = self._catalog.folder(name)
         parts = [
@@ -206,54 +213,72 @@ class Removal:
             moments.setdefault(number, set()).add(moment)
         return Leaving(column, texts, "sensorReadingTime", moments)
 
-    def _check(self, name: str, leaving: Sequence[DataFile], added: Sequence[DataFile], more: int) -> None:
-        rows = sum(file.rows for file in added)
-        for expected in self._expected(name, leaving, more):
-            if rows != expected:
-                raise LakeError(
-                    f"{name}: expected {expected} remaining rows of other customers, found {rows}; the table is as it "
-                    "was. Run `stedi audit --files`, then `stedi erase --resume`"
-                )
-
-    def _expected(self, name: str, leaving: Sequence[DataFile], more: int) -> Iterator[int]:
-        """Yields how many rows must remain: by the rows that were found, and by the engine if C may have found them.
+    def _check(
+        self,
+        name: str,
+        leaving: Sequence[DataFile],
+        added: Sequence[DataFile],
+        more: int,
+        theirs: Callable[[], int] | None,
+    ) -> None:
+        """Raises LakeError unless as many rows remain as must: by the rows that were found, and by the engine's count.
 
         Args:
             name: The table.
             leaving: The replaced files.
+            added: The new files.
             more: How many rows are added.
+            theirs: Returns how many rows of the customers the engine has counted in the replaced files.
         """
-        theirs = self._found.held
-        if theirs is not None:  # an earlier version did not store the counts per file
-            yield sum(file.rows - theirs.get(file.path, 0) for file in leaving) + more
-        if theirs is not None and name not in OWN:
-            return  # the engine has found these rows
-        if self._workers is None and name in _TOLD_BY and leaving and not s3.is_remote(leaving[0].path):
-            # the same C finds and removes rows, so a mistake in it would be in both counts
-            yield sum(file.rows for file in leaving) - self._theirs(name, [file.path for file in leaving])
+        rows, before = sum(file.rows for file in added), sum(file.rows for file in leaving)
+        held, expected = self._found.held, list[int]()
+        if held is not None:  # an earlier version did not store the counts per file
+            expected.append(before - sum(held.get(file.path, 0) for file in leaving) + more)
+        if theirs is not None:
+            expected.append(before - theirs())
+        for count in expected:
+            if rows != count:
+                raise LakeError(
+                    f"{name}: expected {count} remaining rows of other customers, found {rows}; the table is as it "
+                    "was. Run `stedi audit --files`, then `stedi erase --resume`"
+                )
 
-    def _theirs(self, name: str, paths: Sequence[str]) -> int:
-        """Returns how many rows of the customers the engine finds in some files."""
-        engine, (column, alone) = self._engine, _TOLD_BY[name]
+    def _is_counted(self, name: str, leaving: Sequence[DataFile]) -> bool:
+        """Returns whether the engine counts the customers' rows in files that are replaced.
+
+        The same C finds and removes rows, so a mistake in it would be in both counts. The rows of other tables were
+        found by the engine.
+        """
+        if self._found.held is not None and name not in OWN:
+            return False
+        return self._workers is None and name in _TOLD_BY and bool(leaving) and not s3.is_remote(leaving[0].path)
+
+    def _counting(self, name: str, leaving: Sequence[DataFile]) -> Callable[[Engine], int]:
+        """Returns what counts the rows of the customers that an engine finds in some files."""
+        column, alone = _TOLD_BY[name]
+        paths, listed = [file.path for file in leaving], self._engine.listed
         if name != "step_trainer_landing":
-            [(count,)] = engine.rows(
-                f"select count(*) from {read_files(paths)} where {quoted(column)} in ({engine.listed(alone)})"
-            )
-            return int(count)
+            sql = f"select count(*) from {read_files(paths)} where {quoted(column)} in ({listed(alone)})"
+            return lambda engine: int(engine.rows(sql)[0][0])
         shared = f"select distinct serialNumber from erased_moments where serialNumber not in ({alone})"
-        found = engine.rows(
-            f"select filename, serialNumber in ({alone}) as alone, count(*) from {read_files(paths)} "
-            f"where serialNumber in ({engine.listed(f'{alone} union {shared}')}) group by all"
-        )
-        count = sum(n for _, theirs, n in found if theirs)
-        # instants are read only where somebody else may have readings of the same device
-        if files := [path for path, theirs, _ in found if not theirs]:
-            [(moments,)] = engine.rows(
-                f"select count(*) from {read_files(files)} where serialNumber in ({engine.listed(shared)}) "
-                "and (serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments)"
+        devices, several = listed(f"{alone} union {shared}"), listed(shared)
+
+        def count(engine: Engine) -> int:
+            found = engine.rows(
+                f"select filename, serialNumber in ({alone}) as alone, count(*) from {read_files(paths)} "
+                f"where serialNumber in ({devices}) group by all"
             )
-            count += moments
-        return int(count)
+            theirs = sum(n for _, theirs, n in found if theirs)
+            # instants are read only where somebody else may have readings of the same device
+            if files := [path for path, theirs, _ in found if not theirs]:
+                [(moments,)] = engine.rows(
+                    f"select count(*) from {read_files(files)} where serialNumber in ({several}) "
+                    "and (serialNumber, sensorReadingTime) in (select serialNumber, moment from erased_moments)"
+                )
+                theirs += moments
+            return int(theirs)
+
+        return count
 
     def _remaining(self, name: str, rewritten: Sequence[Rewritten]) -> str:
         """Returns the SELECT of the remaining rows of the replaced files."""

@@ -1,6 +1,7 @@
-"""Does in a second thread, with a session of its own, what a build needs later and what nothing else decides.
+"""Does in a second thread, with a session of its own, what a build or an erasure needs later and nothing else decides.
 
-A build is one statement after the other, and some of them, and all of Python, keep one core busy. What is ready in time
+A build is one statement after the other, and some of them, and all of Python, keep one core busy; an erasure is mostly
+Python. What is ready in time
 fills the other core; what is not is waited for. Where an engine has one session for all threads (Spark), and in a build
 that is small or needs the memory for one statement, each task is done when it is asked for.
 """
@@ -22,7 +23,7 @@ class Ahead:
     """Tasks that are done in the order in which they are given; a context that waits for the running one.
 
     Args:
-        engine: The build's session.
+        engine: The session of the first thread.
         worthwhile: Whether there is so much to do that a thread pays, and memory for what it does.
     """
 
