@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deliveries import customer, deliver, instant, moment, motion, step
-from lakes import BELOW_LANDING, Slate, build, contents, heads, rows, tree
+from lakes import BELOW_LANDING, Slate, build, contents, heads, records, rows, tree
 from stedi import transform as building
 from stedi.engines import distinct, duckdb
 from stedi.engines.duckdb import DuckDB
@@ -322,7 +323,9 @@ def _of_shared_devices(slate: Slate) -> Lake:
     return lake
 
 
-@pytest.mark.parametrize("failing", [(), ("claims",), ("shared_motions",), ("shared_readings",)])
+@pytest.mark.parametrize(
+    "failing", [(), ("wearers__read",), ("proof__consents",), ("claims",), ("shared_motions",), ("shared_readings",)]
+)
 def test_what_a_second_thread_does_ahead_changes_no_row(
     slate: Slate, failing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,18 +346,35 @@ def test_what_a_second_thread_does_ahead_changes_no_row(
     assert len(rows(lake, "step_trainer_trusted")) == 3
     assert made.withheld == 1
     assert ahead >= {"wearers__read", "proof__consents", "claims", *failing}
-    assert ("shared_readings" in ahead) == (failing in [(), ("shared_readings",)])
+    assert ("shared_readings" in ahead) != (failing in [("claims",), ("shared_motions",)])
 
 
-@pytest.mark.parametrize("limits", [{}, {"_MOST_BESIDE": 1}, {"_MOST_PEOPLE": 1}])
-def test_a_build_of_few_rows_or_of_too_many_begins_no_second_thread(
-    built: Lake, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+def _begins(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Builds anew, and returns whether a second session was opened."""
+    begun, beside = list[DuckDB](), DuckDB.beside
+
+    def watched(engine: DuckDB) -> AbstractContextManager[DuckDB]:
+        begun.append(engine)
+        return beside(engine)
+
+    monkeypatch.setattr(DuckDB, "beside", watched)
+    assert build(lake, NOW, full=True).run
+    return bool(begun)
+
+
+def test_a_build_of_few_rows_begins_no_second_thread(built: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not _begins(built, monkeypatch)
+
+
+@pytest.mark.parametrize(("table", "name"), [("accelerometer_landing", "_A_ROW"), ("customers_landing", "_A_RECORD")])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_build_begins_a_second_thread_where_there_is_memory_for_it(
+    built: Lake, table: str, name: str, beyond: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, most in limits.items():
-        monkeypatch.setattr(checks, "LARGE", 0)
-        monkeypatch.setattr(stage, name, most)
-    monkeypatch.setattr(DuckDB, "beside", lambda _: pytest.fail("a second session is opened"))
-    assert build(built, NOW, full=True).run
+    monkeypatch.setattr(checks, "LARGE", 0)
+    monkeypatch.setattr(stage, name, 600_000_000 // len(records(built, table)))
+    built.context.config = dataclasses.replace(built.config, engine_memory=f"{600_000_000 - beyond}B")
+    assert _begins(built, monkeypatch) == (not beyond)
 
 
 def test_an_account_of_consent_that_fails_ahead_publishes_nothing(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from stedi.errors import LakeError
 from stedi.transform.ahead import Ahead
 
 
@@ -76,6 +77,20 @@ def test_the_error_of_a_task_is_raised_where_its_result_is_asked_for() -> None:
         assert other() == 7
         with pytest.raises(LookupError, match="why"):
             failing()
+
+
+def test_a_task_that_fails_beside_another_statement_is_done_again_by_the_first_session() -> None:
+    engine, done = Several(), list[Any]()
+
+    def work(session: Any) -> int:
+        done.append(session)
+        if session is not engine:
+            raise LakeError("the engine needs more memory")
+        return 7
+
+    with Ahead(engine, worthwhile=True) as ahead:  # type: ignore[arg-type]
+        assert ahead.begin(work)() == 7
+    assert done == [engine.second, engine]
 
 
 def test_after_a_failure_the_running_task_is_ended_and_no_other_is_begun() -> None:

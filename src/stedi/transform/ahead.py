@@ -1,20 +1,21 @@
 """Does in a second thread, with a session of its own, what a build or an erasure needs later and nothing else decides.
 
 A build is one statement after the other, and some of them, and all of Python, keep one core busy; an erasure is mostly
-Python. What is ready in time
-fills the other core; what is not is waited for. Where an engine has one session for all threads (Spark), and in a build
-that is small or needs the memory for one statement, each task is done when it is asked for.
+Python. What is ready in time fills the other core; what is not is waited for, and what fails beside another statement,
+for lack of memory, is tried again. Where an engine has one session for all threads (Spark), and in a build that is
+small or needs the memory for one statement, each task is done when it is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TypeVar
 
 from stedi.engines import Concurrent, Engine
+from stedi.errors import LakeError
 
 T = TypeVar("T")
 
@@ -59,9 +60,15 @@ class Ahead:
         """Gives a task; returns what waits for its result, or raises its error.
 
         Args:
-            work: The task; it is called with the session of its thread.
+            work: The task; it is called with the session of its thread, and, if that fails, with the first one.
         """
         if self._pool is None or self._second is None:
             return lambda: work(self._engine)
         future = self._pool.submit(work, self._second)
-        return future.result
+
+        def result() -> T:
+            with suppress(LakeError):
+                return future.result()
+            return work(self._engine)
+
+        return result

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 
 from stedi._frozen import dataclass
 from stedi.catalog import TableState
 from stedi.context import Context
 from stedi.engines import Engine, Enumerating
-from stedi.errors import LakeError
 from stedi.privacy import tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.privacy.tombstones import Tombstones
@@ -73,10 +71,8 @@ class BuildSession:
 
         def make(engine: Engine) -> None:
             other.engine = engine
-            # what fails beside another statement, for lack of memory, is tried again when it is due
-            with suppress(LakeError):
-                for view in sorted(under):
-                    other.view(view)
+            for view in sorted(under):
+                other.view(view)
 
         self._made[table] = ahead.begin(make)
 

@@ -18,6 +18,7 @@ from stedi.context.progress import Progress
 from stedi.engines import Engine, rest_of
 from stedi.privacy.pseudonyms import Key
 from stedi.schema.tables import COLUMNS, Dag, DataFile
+from stedi.storage import config as settings
 from stedi.storage import durable
 from stedi.transform import checks, consent_check
 from stedi.transform.ahead import Ahead
@@ -28,8 +29,9 @@ from stedi.transform.session import BuildSession
 _PROVEN = "customers_trusted"
 """The table with the customers whose consent a build has proved."""
 _STEPS = "step_trainer_trusted"
-_MOST_BESIDE, _MOST_PEOPLE = 30_000_000, 500_000
-"""Rows of the largest table, and landed records of customers, up to which two statements have memory at once."""
+_A_ROW, _A_RECORD = 20, 1_200
+"""Bytes that the engine may take for each row of the largest table, and for each landed record of a customer, where two
+statements have memory at once."""
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class StagedBuild:
         self._catalog, self._config = context.catalog, context.config
         self._before, self._run, self._now, self._opened = before, run, now, engine
         self._claims = claims
+        self._memory = settings.size(context.config.engine_memory) or 0
         self._session = ExitStack()
         """Closes the engine, once everything is staged."""
         self._agreed: Callable[[], None] | None = None
@@ -102,7 +105,7 @@ class StagedBuild:
         planned = [step for step in steps if step.action != "none"]
         whole = {step.table for step in planned if step.action == "rebuild"}
         most, people = max(map(rows, self._before.values())), rows(self._before["customers_landing"])
-        worthwhile = checks.LARGE <= most <= _MOST_BESIDE and people <= _MOST_PEOPLE
+        worthwhile = most >= checks.LARGE and max(_A_ROW * most, _A_RECORD * people) <= self._memory
         with ExitStack() as opened:
             engine = opened.enter_context(self._opened())
             ahead = opened.enter_context(Ahead(engine, worthwhile=worthwhile))
