@@ -65,7 +65,7 @@ def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePr
     catalog, root = context.catalog, context.root
     before = tombstones.read(root, key)
     wanted = Pending(run_id(_now(None)), _now(None), _marks(key, addresses))
-    with _engine(context, wanted.run) as engine, _ahead(context, engine) as ahead:
+    with _engine(context, wanted.run) as (engine, ahead):
         found, _ = _judged(SubjectRows(engine, catalog, key, wanted, ahead, addresses=addresses), catalog)
     files = {name: len(paths) for name, paths in found.tainted.items()}
     known = len(_known(root, before, wanted.people, found))
@@ -295,7 +295,7 @@ class _Erasure:
         """Does all that is left to do and returns the receipt."""
         if self._pending.scanned is None:
             self._settle()
-            with _engine(self._context, self._pending.run) as engine, _ahead(self._context, engine) as ahead:
+            with _engine(self._context, self._pending.run) as (engine, ahead):
                 self._locate_and_remove(engine, ahead)
         found = self._found
         current = {file.path for file in self._catalog.files(self._catalog.table("customers_landing"))}
@@ -565,24 +565,19 @@ def _judged(subject_rows: SubjectRows, catalog: Catalog) -> tuple[Found, Foreign
 
 
 @contextmanager
-def _engine(context: Context, run: str) -> Iterator[DuckDB]:
+def _engine(context: Context, run: str) -> Iterator[tuple[DuckDB, Ahead]]:
+    """Yields the session of an erasure and what a second thread does, if the settings allow one and rows are many."""
     temporary, config = durable.scratch(context.root) / run, context.config
-    threads = min(config.threads, 1 + _rows(context.catalog) // _ROWS_OF_A_THREAD)
+    rows = sum(state.current.total("records") for state in context.catalog.tables().values() if state.current)
+    threads, several = min(config.threads, 1 + rows // _ROWS_OF_A_THREAD), config.threads > 1 and rows >= _MANY_ROWS
     try:
-        with DuckDB(memory=config.engine_memory, threads=threads, temporary=temporary) as engine:
-            yield engine
+        with (
+            DuckDB(memory=config.engine_memory, threads=threads, temporary=temporary) as engine,
+            Ahead(engine, worthwhile=several) as ahead,
+        ):
+            yield engine, ahead
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _ahead(context: Context, engine: DuckDB) -> Ahead:
-    """Returns the second thread of an erasure, if the settings allow one and the lake is not small."""
-    return Ahead(engine, worthwhile=context.config.threads > 1 and _rows(context.catalog) >= _MANY_ROWS)
-
-
-def _rows(catalog: Catalog) -> int:
-    """Returns how many rows a lake has."""
-    return sum(state.current.total("records") for state in catalog.tables().values() if state.current)
 
 
 def _known(root: Path, before: Tombstones, people: Collection[str], found: Found) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ class Removal:
             known = mentions(state)
             if set(state.pins.values()).isdisjoint(known.of(taints)):
                 break  # otherwise another program has just pinned a snapshot, and would lose it
-        current = self._current(name)
+        current = _current(state)
         expired = [snapshot for snapshot in known.of(taints) if snapshot != current.id]
         # what a dead build has staged may have their rows, too
         branches = orphans.abandoned_branches(state)
@@ -129,7 +129,7 @@ class Removal:
             How many pinned snapshots were replaced.
         """
         state = self._catalog.table(name)
-        current = self._current(name)
+        current = _current(state)
         taints = self._found.taints(name)
         tainted = set(mentions(state).of(taints))
         pinned = {head for head in state.pins.values() if head in tainted}
@@ -353,9 +353,12 @@ class Removal:
         return properties
 
     def _current(self, name: str) -> Snapshot:
-        current = self._catalog.table(name).current
-        assert current is not None, "init gives every table a snapshot"
-        return current
+        return _current(self._catalog.table(name))
+
+
+def _current(state: TableState) -> Snapshot:
+    assert state.current is not None, "init gives every table a snapshot"
+    return state.current
 
 
 def remove_orphans(catalog: Catalog, keeping: frozenset[str]) -> int:
