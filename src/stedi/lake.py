@@ -6,7 +6,7 @@ Each method that writes does so in a block of `Context.writing`; each calls the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
@@ -19,13 +19,13 @@ from stedi.catalog import Catalog, Snapshot, TableState, orphans, time_travel
 from stedi.context import Context, access, found, milliseconds, places, runs
 from stedi.context.progress import Progress, silent
 from stedi.engines import Name
-from stedi.errors import CopiedLake, QueryRefused, StediError, UsageError
+from stedi.errors import CopiedLake, StediError, UsageError
 from stedi.operations import recovery
 from stedi.privacy import key_change, receipts, tombstones
 from stedi.privacy.pseudonyms import Key
 from stedi.schema import tables
 from stedi.schema.roles import Readings, Role
-from stedi.schema.tables import ALL_ZONES, DUCKDB_TYPES, ZONES
+from stedi.schema.tables import ALL_ZONES, ZONES
 from stedi.storage import destinations, durable, s3
 from stedi.storage.config import Config
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from stedi.operations.migration import Migration
     from stedi.operations.status import Status
     from stedi.operations.watch import Round
-    from stedi.query import Limits, Parameters, QueryTable, Result
+    from stedi.query import Limits, Parameters, Result
     from stedi.report.content import Report
     from stedi.report.export import Export
     from stedi.transform import Build, Withheld
@@ -640,10 +640,10 @@ class Lake:
                 shown.
         """
         from stedi import query
-        from stedi.query import withdrawn
+        from stedi.query import visible, withdrawn
 
         if as_published:
-            _refuse_as_published(role or self.config.query_role, at)
+            visible.refuse_as_published(role or self.config.query_role, at)
         wanted = query.referenced_tables(sql, self._limits(), durable.scratch(self.root))
         states = [state for state in self.catalog.tables().values() if state.name in wanted]
         below = [state.name for state in states if withdrawn.concerns(state.name)]
@@ -688,7 +688,9 @@ class Lake:
         """
         eyes = role or self.config.query_role
         if as_published:
-            _refuse_as_published(eyes, at)
+            from stedi.query import visible
+
+            visible.refuse_as_published(eyes, at)
         verb = "query as published" if as_published else "query"
         # an officer sees direct identifiers: without a line in the log, nothing is shown
         note = access.Note(self.context, verb, role=eyes, must=eyes == "officer")
@@ -706,9 +708,12 @@ class Lake:
         as_published: bool = False,
     ) -> Result:
         from stedi import query
+        from stedi.query import visible
 
         key_change.refuse_unfinished(self.root)
-        seen = partial(self._seen_by, role, at, places=condition, note=note, as_published=as_published)
+        seen = partial(
+            visible.tables, self.context, role, at=at, as_published=as_published, places=condition, note=note
+        )
         folder, ended = durable.scratch(self.root), note.end if note else lambda how, rows: None
         result = query.run(sql, seen, self._limits(), folder, condition=condition, parameters=parameters, ended=ended)
         self._results.add(result)
@@ -720,60 +725,6 @@ class Lake:
         return query.Limits(
             memory=self.config.query_memory, seconds=self.config.query_seconds, threads=self.config.threads
         )
-
-    def _seen_by(
-        self,
-        role: Role,
-        at: int | str | datetime | None,
-        names: frozenset[str],
-        *,
-        places: bool,
-        note: Note | None = None,
-        as_published: bool = False,
-    ) -> list[QueryTable]:
-        """Returns the named tables as a role sees them, and logs the access.
-
-        With `at`, rows of people who do not consent now are left out, unless `as_published`.
-
-        Raises:
-            KeyRefused: The lake's key is needed to know who consents now.
-            UsageError: There is no such role, or a table has no live snapshot of that time.
-            QueryRefused: The role may not query a table.
-            LakeError: The access must be logged and cannot be.
-        """
-        from stedi import query
-        from stedi.schema import classification, roles
-
-        if role not in roles.GRANTS:
-            raise UsageError(f"expected one of {', '.join(roles.GRANTS)}, found {role!r}", argument="role")
-        grant = roles.GRANTS[role]
-        states = [state for state in self.catalog.tables().values() if state.name in names]
-        hidden = [state.name for state in states if state.name not in grant.tables]
-        if hidden:
-            raise QueryRefused(
-                f"The role {role} may query {', '.join(sorted(grant.tables))}; found {', '.join(hidden)}. Nothing "
-                "was run."
-            )
-        relations = []
-        pinned = list(zip(states, time_travel.pinned(states, at), strict=True))
-        without: Mapping[str, Mapping[str, int]] = {}
-        if at is not None and not as_published:
-            from stedi.query import withdrawn
-
-            now = milliseconds(datetime.now(UTC))
-            without = withdrawn.left_out(self.context, pinned, now)
-        if note is not None:
-            note.tables = {state.name: snapshot.id if snapshot else None for state, snapshot in pinned}
-            # written before a row is read
-            note.begin()
-        for state, snapshot in pinned:
-            columns = tuple((column.name, DUCKDB_TYPES[column.type]) for column in state.columns)
-            files = tuple(file.path for file in self.catalog.files(state, snapshot)) if snapshot else ()
-            kinds = classification.classes(tables.graph(), state.name) if grant.masked else {}
-            masked = frozenset(name for name, kind in kinds.items() if kind in grant.masked)
-            people = without.get(state.name, {})
-            relations.append(query.QueryTable(state.name, files, columns, masked, places, people))
-        return relations
 
     def explain_rows(self, table: str, where: str, *, role: Role | None = None) -> ExplainedRows:
         """Explains the first rows of a table that meet a condition: their customers, the reason, and the source files.
@@ -927,7 +878,7 @@ class Lake:
         folder = destinations.expanded(s3.at(inbox))
         if s3.is_remote(folder):
             s3.client()  # a missing extra is no outage that is waited for
-        self._warm()
+        watch.warm(self.context)
         return watch.watch(
             watch.Inbox(folder, self.root),
             land=lambda among: reopened()._land_among(folder, among),
@@ -936,18 +887,6 @@ class Lake:
             every=every,
             stop=stop or Event(),
         )
-
-    def _warm(self) -> None:
-        """Loads what the first landing and build of a process need, so that they are as fast as later ones."""
-        from stedi.engines.duckdb import DuckDB
-        from stedi.transform import stage  # noqa: F401 - that is the work
-
-        with suppress(StediError, OSError), self.context.temporary() as spill, DuckDB.of(self.config, spill) as engine:
-            self.catalog.warm()
-            for state in self.catalog.tables().values():
-                if files := self.catalog.files(state):
-                    engine.bind_files(state.name, files)
-                    engine.rows(f"select count(*) from {state.name}")
 
     def runs(self) -> Iterator[Run]:
         """Yields the history of runs, newest first: command, time, duration, rows, outcome and error."""
@@ -1480,14 +1419,6 @@ class Lake:
 
         # on this machine, too, a task may fail a few times, as it may on a cluster
         return Executors(session(master="local[*,4]", with_s3=s3.is_remote(self.root)))
-
-
-def _refuse_as_published(role: Role, at: int | str | datetime | None) -> None:
-    """Refuses to show what was published whole to who may not see it, or where nothing else is shown anyway."""
-    if role != "officer":
-        raise UsageError(f"expected the role officer, found {role}; nothing was run", argument="as_published")
-    if at is None:
-        raise UsageError("expected --at with a tag, snapshot or time, found none", argument="as_published")
 
 
 def _table(state: TableState) -> Table:

@@ -38,6 +38,7 @@ from stedi.landing import reader
 from stedi.landing.deliveries import local
 from stedi.landing.deliveries import remote as remote_deliveries
 from stedi.privacy import receipts, secrets_manager
+from stedi.query import visible
 from stedi.storage import s3
 from stedi.storage.s3 import S3Path
 
@@ -539,7 +540,7 @@ def test_a_roles_query_has_masked_copies_and_its_process_cannot_open_the_bucket(
     assert len(lake.query(sql, role="officer").arrow()) == len(lake.query(sql, role="engineer").arrow())
     # as if the judge let everything through: straight to the engine, beside a table that may be seen whole or not
     for tables in ({"customers_landing"}, {"customers_landing", "landed_files"}):
-        relations = lake._seen_by("engineer", None, frozenset(tables), places=False)
+        relations = visible.tables(lake.context, "engineer", frozenset(tables))
         hidden = next(file for relation in relations if relation.masked for file in relation.files)
         given = [{**asdict(r), "masked": sorted(r.masked), "wanted": None} for r in relations]
         told = {"relations": given, "reach": s3.engine_statements(), "memory": 200_000_000, "spill": 1_000_000}

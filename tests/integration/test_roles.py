@@ -20,7 +20,7 @@ from lakes import Slate, build
 from stedi import cli
 from stedi.errors import ConfigError, QueryFailed, QueryRefused, UsageError
 from stedi.lake import Lake
-from stedi.query import statement
+from stedi.query import statement, visible
 from stedi.schema.classification import TRAINING
 from stedi.schema.contracts import PrivacyClass
 from stedi.schema.roles import GRANTS, Role
@@ -220,7 +220,7 @@ def test_no_statement_shows_an_address_a_setting_or_a_file_to_who_may_not_see_it
 
 def test_the_engine_itself_has_nothing_masked_even_for_a_statement_that_nobody_judged(lake: Lake) -> None:
     """As if the judge let everything through: in one process after another, straight to the engine."""
-    relations = lake._seen_by("engineer", None, frozenset({"customers_landing", "landed_files"}), places=False)
+    relations = visible.tables(lake.context, "engineer", frozenset({"customers_landing", "landed_files"}))
     hidden = [file for relation in relations if relation.masked for file in relation.files]
     assert hidden
     given = [{**asdict(r), "masked": sorted(r.masked), "wanted": None} for r in relations]

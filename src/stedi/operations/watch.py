@@ -15,13 +15,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 from stedi._frozen import dataclass, replace
-from stedi.context import runs
+from stedi.context import Context, runs
+from stedi.errors import StediError
 from stedi.landing.deliveries import local
 from stedi.storage import s3
 
@@ -156,6 +158,23 @@ class Inbox:
         if tried and not any(item.failed for item in skipped) and all(file.already_landed for file in landing.files):
             return None
         return replace(landing, skipped=skipped)
+
+
+def warm(context: Context) -> None:
+    """Loads what the first landing and build of a process need, so that they are as fast as later ones.
+
+    A lake that cannot be read is no failure here: its first round says so.
+    """
+    from stedi.engines.duckdb import DuckDB
+    from stedi.transform import stage  # noqa: F401 - that is the work
+
+    catalog = context.catalog
+    with suppress(StediError, OSError), context.temporary() as spill, DuckDB.of(context.config, spill) as engine:
+        catalog.warm()
+        for state in catalog.tables().values():
+            if files := catalog.files(state):
+                engine.bind_files(state.name, files)
+                engine.rows(f"select count(*) from {state.name}")
 
 
 def watch(

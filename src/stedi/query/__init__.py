@@ -1,8 +1,9 @@
 """Read-only SQL over the lake's tables, in a closed sandbox.
 
 A separate process (`sandbox`), with a closed engine and system limits of memory and time, validates the statement
-(`statement`) and runs it; `execution` starts it and passes it the files to read, and its rows are a `result`. That
-process imports this package, too: names are resolved at their first use, so that it does not import `execution`.
+(`statement`) and runs it. `visible` decides which files and columns its role sees, `execution` starts the process and
+passes them to it, and its rows are a `result`. It imports this package, too: names are resolved at their first
+use, so that it does not import `execution`.
 """
 
 from __future__ import annotations
