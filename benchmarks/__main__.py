@@ -13,7 +13,8 @@ import platform
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -42,6 +43,9 @@ PEERS = ROOT / "benchmarks/peers"
 STEDI = Path(sys.executable).parent / "stedi"
 KEY = {"STEDI_PSEUDONYM_KEY": "5d" * 32, "XDG_STATE_HOME": str(WORK / "state")}
 """For synthetic people; keeps the key and what erasures remember out of the user's home folder."""
+
+PARTS = ("peers", "spark", "increments", "maintained", "erasure", "datasets", "objects", "people", "shapes", "bucket")
+"""What can be measured alone; `bucket` is measured only if it is asked for."""
 
 Contender = Callable[[Path, Path], Cost]
 """Runs the job on a landing folder and writes into an empty folder."""
@@ -263,29 +267,30 @@ def replace(path: Path, marker: str, text: str) -> None:
 
 def main() -> None:
     """Parses the arguments, measures, prints, and writes the docs."""
+    options = arguments()
+    os.environ.update(KEY)  # this process reads lakes, too
+    WORK.mkdir(parents=True, exist_ok=True)
+    if options.phases:
+        data = made(*(options.sizes[0] if options.quick or options.readings else options.sizes[1]))
+        pythons = {**({"before": options.against} if options.against else {}), "now": Path(sys.executable)}
+        with folder("phases") as out:
+            print(phases.run(pythons, data.path, out, KEY, options.repeats))
+        return
+    for marker, text in sections(options):
+        print(f"\n{marker}\n\n{text}")
+        if not options.no_docs:
+            for page in ("docs/benchmarks.md", "README.md"):
+                replace(ROOT / page, marker, text)
+
+
+def arguments() -> argparse.Namespace:
+    """Returns the options, with the sizes to measure as `sizes`: name, customers, readings."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1.3 million readings only")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (5)")
     parser.add_argument("--readings", type=int, help="another size; the docs stay as they are")
     parser.add_argument("--customers", type=int, default=200, help="customers of that other size (200)")
-    parser.add_argument(
-        "--part",
-        choices=(
-            "all",
-            "peers",
-            "spark",
-            "increments",
-            "maintained",
-            "erasure",
-            "datasets",
-            "objects",
-            "people",
-            "shapes",
-            "bucket",
-        ),
-        default="all",
-        help="measure one part (all)",
-    )
+    parser.add_argument("--part", choices=("all", *PARTS), default="all", help="measure one part (all)")
     parser.add_argument("--nights", type=int, default=20, help="nightly increments to follow (20)")
     parser.add_argument(
         "--large", action="store_true", help="130 million readings, too: 12 GB of JSON, on an empty disk"
@@ -300,102 +305,95 @@ def main() -> None:
         "--against", metavar="PYTHON", type=Path, help="phases: the Python of another version's environment, beside it"
     )
     options = parser.parse_args()
-    sizes = [("1.3M", 2_000, 1_300_000), ("13M", 20_000, 13_000_000)][: 1 if options.quick else 2]
+    options.sizes = [("1.3M", 2_000, 1_300_000), ("13M", 20_000, 13_000_000)][: 1 if options.quick else 2]
     if options.large:
-        sizes.append(("130M", 200_000, 130_000_000))
+        options.sizes.append(("130M", 200_000, 130_000_000))
     if options.readings:
-        sizes, options.no_docs = [(f"{options.readings:,}", options.customers, options.readings)], True
-    options.no_docs |= options.unlike
-    os.environ.update(KEY)  # this process reads lakes, too
-    WORK.mkdir(parents=True, exist_ok=True)
-    if options.phases:
-        data, out = made(*(sizes[0] if options.quick or options.readings else sizes[1])), WORK / "phases"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        pythons = {**({"before": options.against} if options.against else {}), "now": Path(sys.executable)}
-        print(phases.run(pythons, data.path, out, KEY, options.repeats))
-        shutil.rmtree(out)
-        return
+        options.sizes = [(f"{options.readings:,}", options.customers, options.readings)]
+    options.no_docs |= bool(options.readings or options.unlike or options.only)
+    return options
+
+
+def sections(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Measures, and yields the text of each section of the docs by its marker."""
     runners = contenders() if options.part in ("all", "peers") else {}
     if options.only:
         runners = {name: run for name, run in runners.items() if name in options.only}
-        options.no_docs = True
-    sections = {"bench machine": machine(runners)} if runners else {}
+    if runners:
+        yield "bench machine", machine(runners)
     points: list[increments.Point] = []
-    for name, customers, readings in sizes:
+    for name, customers, readings in options.sizes:
         data = made(name, customers, readings)
         if options.unlike:
             data = measured(name, unlike.made(data.path), readings)
         print(f"{name}: {data.bytes / 1e6:,.0f} MB of JSON", file=sys.stderr)
-        if options.part in ("all", "peers"):
-            sections[f"bench {name}"] = table(data, race(data, runners, options.repeats))
-        if options.part in ("all", "peers") and not options.only:
-            motion = sum(f.stat().st_size for f in (data.path / "accelerometer").iterdir())
-            alone = {"STEDI lake": land_only, "DuckDB COPY": peer("bare_copy")}
-            landed = Data(name, data.path, data.readings, motion)
-            sections[f"bench landing {name}"] = table(landed, race(data, alone, options.repeats))
-            sections[f"bench start {name}"] = start_up(data, 10)
-        if options.part in ("all", "spark") and not options.only:
-            script, out = PEERS / "glue_spark.py", WORK / "engines"
-            sections[f"bench spark {name}"] = engines.run(STEDI, script, data.path, out, KEY, options.repeats)
-            shutil.rmtree(out, ignore_errors=True)
-        if options.part in ("all", "increments") and not options.only:
-            out = WORK / "increments"
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            followed = increments.run(increments.Bench(STEDI, data.path, out, KEY), options.nights, options.repeats)
-            sections[f"bench increments {name}"] = increments.table(*followed)
-            full, _, one, night, *_ = (line.cost for line in increments.medians(followed[0]))
-            points.append(increments.Point(data.readings, full, one, night))
-            shutil.rmtree(out)
-        if options.part in ("all", "erasure") and not options.only:
-            out = WORK / "erasure"
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            bench = increments.Bench(STEDI, data.path, out, KEY)
-            sections[f"bench erasure {name}"] = erasure.run(bench, out, options.repeats)
-            shutil.rmtree(out)
-        if options.part in ("all", "datasets") and not options.only:
-            out = WORK / "datasets"
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            bench = increments.Bench(STEDI, data.path, out, KEY)
-            sections[f"bench datasets {name}"] = datasets.run(bench, PEERS / "bare_windows.py", out, options.repeats)
-            shutil.rmtree(out)
-    if options.part in ("all", "shapes") and not options.only:
-        out = WORK / "shapes"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        sections["bench shapes"] = shapes.run(STEDI, made(*sizes[0]).path, out, KEY, options.repeats)
-        shutil.rmtree(out)
-    if options.part in ("all", "objects") and not options.only:
-        out = WORK / "objects"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        sections["bench objects"] = objects.run(STEDI, made(*sizes[0]).path, out, KEY, options.repeats)
-        shutil.rmtree(out)
-    if options.part in ("all", "people") and not options.only:
-        customers, out = 200_000 if options.quick else 2_000_000, WORK / "people"
-        data = made(f"{customers:,} customers", customers, 4 * customers)
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        sections["bench people"] = people.run(increments.Bench(STEDI, data.path, out, KEY), data.path, out)
-        shutil.rmtree(out)
-    if options.part == "bucket":
-        out = WORK / "bucket"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        sections["bench bucket"] = bucket.run(out, options.repeats)
-        shutil.rmtree(out)
+        if runners:
+            yield f"bench {name}", table(data, race(data, runners, options.repeats))
+        if not options.only:
+            yield from of_size(data, options, points)
     if points:
-        sections["bench growth"] = increments.growth(points)
-    if options.part in ("all", "maintained") and not options.only:
-        sections["bench maintained"] = maintained(1_000, 1_000_000, 9)
-    for marker, text in sections.items():
-        print(f"\n{marker}\n\n{text}")
-        if not options.no_docs:
-            for page in ("docs/benchmarks.md", "README.md"):
-                replace(ROOT / page, marker, text)
+        yield "bench growth", increments.growth(points)
+    if not options.only:
+        yield from of_lake(options)
+
+
+def of_size(data: Data, options: argparse.Namespace, points: list[increments.Point]) -> Iterator[tuple[str, str]]:
+    """Measures what is measured in lakes of each size, but for the race; adds a point of how builds grow."""
+    part, repeats, name = options.part, options.repeats, data.name
+    if part in ("all", "peers"):
+        motion = sum(f.stat().st_size for f in (data.path / "accelerometer").iterdir())
+        alone = {"STEDI lake": land_only, "DuckDB COPY": peer("bare_copy")}
+        landed = Data(name, data.path, data.readings, motion)
+        yield f"bench landing {name}", table(landed, race(data, alone, repeats))
+        yield f"bench start {name}", start_up(data, 10)
+    if part in ("all", "spark"):
+        with folder("engines") as out:
+            yield f"bench spark {name}", engines.run(STEDI, PEERS / "glue_spark.py", data.path, out, KEY, repeats)
+    if part in ("all", "increments"):
+        with folder("increments") as out:
+            followed = increments.run(increments.Bench(STEDI, data.path, out, KEY), options.nights, repeats)
+        full, _, one, night, *_ = (line.cost for line in increments.medians(followed[0]))
+        points.append(increments.Point(data.readings, full, one, night))
+        yield f"bench increments {name}", increments.table(*followed)
+    if part in ("all", "erasure"):
+        with folder("erasure") as out:
+            bench = increments.Bench(STEDI, data.path, out, KEY)
+            yield f"bench erasure {name}", erasure.run(bench, out, repeats)
+    if part in ("all", "datasets"):
+        with folder("datasets") as out:
+            bench = increments.Bench(STEDI, data.path, out, KEY)
+            yield f"bench datasets {name}", datasets.run(bench, PEERS / "bare_windows.py", out, repeats)
+
+
+def of_lake(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Measures what is measured once, whatever the sizes."""
+    part, repeats = options.part, options.repeats
+    if part in ("all", "shapes"):
+        with folder("shapes") as out:
+            yield "bench shapes", shapes.run(STEDI, made(*options.sizes[0]).path, out, KEY, repeats)
+    if part in ("all", "objects"):
+        with folder("objects") as out:
+            yield "bench objects", objects.run(STEDI, made(*options.sizes[0]).path, out, KEY, repeats)
+    if part in ("all", "people"):
+        customers = 200_000 if options.quick else 2_000_000
+        data = made(f"{customers:,} customers", customers, 4 * customers)
+        with folder("people") as out:
+            yield "bench people", people.run(increments.Bench(STEDI, data.path, out, KEY), data.path, out)
+    if part == "bucket":
+        with folder("bucket") as out:
+            yield "bench bucket", bucket.run(out, repeats)
+    if part in ("all", "maintained"):
+        yield "bench maintained", maintained(1_000, 1_000_000, 9)
+
+
+@contextmanager
+def folder(name: str) -> Iterator[Path]:
+    """Gives an empty folder to work in, and removes it afterwards."""
+    out = WORK / name
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    yield out
+    shutil.rmtree(out, ignore_errors=True)
 
 
 if __name__ == "__main__":
