@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -125,25 +125,7 @@ def create(
         account = tuple(rows.account())
         measured = quality.of_release(quality_.result(), of_subject, rows.within(), options)
         warm.result()
-        people, found = Counter(SPLITS[m.split] for m in present), Counter[str]()
-        for member in present:
-            found[SPLITS[member.split]] += of_subject[member.subject]
-        empty = [split for split, share in zip(SPLITS, options.split, strict=True) if share and not people[split]]
-        if present and empty:
-            context.say(
-                f"{name}@{version}: nobody is in {' and '.join(empty)}: people are split, not rows, and there are "
-                f"only {len(present):,}"
-            )
-        release = Release(
-            name,
-            version,
-            str(place),
-            len(present),
-            found.total(),
-            {split: Split(people[split], found[split]) for split in SPLITS},
-            account,
-            options,
-        )
+        release = _release(context, name, version, place, present, of_subject, account, options)
         document = manifest.document(release, origin, files, labels=about_labels, columns=rows.columns)
         describe.write(staged, document, measured)
         (staged / manifest.NAME).write_bytes(manifest.text(document))
@@ -156,10 +138,42 @@ def create(
     if options.labels and not addresses.mentions(where):
         # after the release: a crash in between costs only the path, and `refresh` asks for it
         registry.append(context, [registry.Event(release.release, registry.LABELS, None, where, datetime.now(UTC))])
-    return Release(
-        name, version, str(place), release.subjects, release.rows, release.splits, release.account, options,
-        manifest_sha256=digest, public_key=origin.public_key,
-    )  # fmt: skip
+    return replace(release, manifest_sha256=digest, public_key=origin.public_key)
+
+
+def _release(
+    context: Context,
+    name: str,
+    version: int,
+    place: Path,
+    present: Sequence[Member],
+    of_subject: Mapping[str, int],
+    account: tuple[tuple[str, int], ...],
+    options: Options,
+) -> Release:
+    """Returns the release of the people who have rows, before it is signed; says which splits nobody is in.
+
+    Args:
+        context: The lake.
+        name: The training set.
+        version: Its version.
+        place: Its folder.
+        present: The people who have rows.
+        of_subject: How many rows each subject has.
+        account: The account of the readings, `(what, rows)`.
+        options: How it is made.
+    """
+    people, rows = Counter(SPLITS[member.split] for member in present), Counter[str]()
+    for member in present:
+        rows[SPLITS[member.split]] += of_subject[member.subject]
+    empty = [split for split, share in zip(SPLITS, options.split, strict=True) if share and not people[split]]
+    if present and empty:
+        context.say(
+            f"{name}@{version}: nobody is in {' and '.join(empty)}: people are split, not rows, and there are "
+            f"only {len(present):,}"
+        )
+    counts = {split: Split(people[split], rows[split]) for split in SPLITS}
+    return Release(name, version, str(place), len(present), rows.total(), counts, account, options)
 
 
 def next_options(context: Context, last: registry.Entry, labels_: str | os.PathLike[str] | None = None) -> Options:

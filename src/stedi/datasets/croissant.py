@@ -94,7 +94,7 @@ def document(manifest: Mapping[str, Any], quality: Quality) -> dict[str, Any]:
                 "@id": split,
                 "name": split,
                 "description": f"The split {split}: {many(manifest['splits'][split]['subjects'], 'person', 'people')}.",
-                "field": [_field(split, data[split], column) for column in manifest["columns"]],
+                "field": [_field(split, column) for column in manifest["columns"]],
             }
             for split in sets
         ],
@@ -140,7 +140,7 @@ def _file(file: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _field(split: str, files: list[Mapping[str, Any]], column: Mapping[str, str]) -> dict[str, Any]:
+def _field(split: str, column: Mapping[str, str]) -> dict[str, Any]:
     kind, shape = column["type"], 0
     while kind.startswith("list<"):
         kind, shape = kind[5:-1], shape + 1

@@ -94,7 +94,7 @@ class Emitter:
             if state.current and state.current.id != self._before.get(name)
         ]
         inputs = self._inputs(states, run, written, result)
-        outputs = [self._output(states, run, *each) for each in written] + _release(context, result)
+        outputs = [self._output(states, run, *each) for each in written] + _release(result)
         self._send(_event(_ENDS.get(run.outcome, "FAIL"), run, namespace, inputs, outputs))
         checked = list(_checked(states, run, written))
         if checked:
@@ -368,7 +368,7 @@ def _with(dataset: Event, assertions: list[Event]) -> Event:
     return dataset | {"inputFacets": _facet("dataQualityAssertions", assertions=assertions)}
 
 
-def _release(context: Context, result: object) -> list[Event]:
+def _release(result: object) -> list[Event]:
     """Returns the folder of a release that a run has made, as a dataset."""
     path, release, rows = (getattr(result, name, None) for name in ("path", "release", "rows"))
     if not path or not release or not isinstance(rows, int):

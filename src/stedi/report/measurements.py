@@ -198,7 +198,7 @@ def measure(
             closed=True,
         ),
     )
-    signals, why = _signals(engine, context, states, within, pool, as_of)
+    signals, why = _signals(engine, within, pool, as_of)
     return Measurements(
         parts / 0x10000,
         pool.figure(int(people)),
@@ -255,8 +255,6 @@ def _histogram(
 
 def _signals(
     engine: DuckDB,
-    context: Context,
-    states: Mapping[str, TableState],
     within: str,
     pool: Disclosure,
     as_of: datetime | None,
@@ -279,7 +277,7 @@ def _signals(
     if pool.small(len(found)) or not found:
         return (), f"there are fewer than {pool.least} people with enough readings of both kinds"
     # by the landed records: who has withdrawn since the last build is not drawn
-    now = _consenting(engine, context, states, [row[0] for row in found], as_of)
+    now = _consenting(engine, [row[0] for row in found], as_of)
     chosen = [row for row in found if row[0] in now][:_PEOPLE]
     if not chosen:
         return (), "nobody of the part that was looked at consents now"
@@ -305,9 +303,7 @@ def _signal(engine: DuckDB, letter: str, who: str, rate: float, start: int) -> S
     )
 
 
-def _consenting(
-    engine: DuckDB, context: Context, states: Mapping[str, TableState], people: list[str], as_of: datetime | None
-) -> set[str]:
+def _consenting(engine: DuckDB, people: list[str], as_of: datetime | None) -> set[str]:
     """Returns the consenting ones of some people, by all landed records."""
     listed = ", ".join(f"'{who}'" for who in people)
     named = engine.rows(f"select customer_id, email from customers_trusted where customer_id in ({listed})")
