@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import oracle
 import worlds
+from effort import tries
 from lakes import Slate
 from stedi.report.attribution import Person
 
@@ -25,7 +26,7 @@ def read(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=tries(3, 5, 200), suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds.worlds(people=6), seed=st.integers(0, 2**32 - 1))
 def test_an_export_holds_all_of_a_person_and_nothing_of_anybody_else(world: World, seed: int, slate: Slate) -> None:
     lake = slate.wiped()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import oracle
 import worlds
+from effort import tries
 from lakes import LANDING, Slate, build, conserved, contents, heads, records, rows
 from reader_files import SHAPES
 from stedi.lake import Lake
@@ -27,8 +28,9 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def few(examples: int) -> Callable[..., Any]:
-    """Settings for tests in which each example lands and builds a lake."""
-    return settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
+    """Settings for tests in which each example lands and builds a lake: by day half, at night 50 times as many."""
+    number = tries((examples + 1) // 2, (examples + 1) // 2, 50 * examples)
+    return settings(max_examples=number, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effort import tries
 from reader_files import SHAPES, Reading, array, back_to_back, duckdb_rows, lines
 from stedi.landing import reader
 from stedi.landing.reader import Limits, layout, reading
@@ -110,7 +111,7 @@ def _every_block_is_worth_the_vectorised_check(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(reading, "SMALL", 80)
 
 
-@settings(max_examples=100)
+@settings(max_examples=tries(50, 50, 5_000))
 @given(st.data())
 @pytest.mark.thorough
 def test_every_path_and_every_block_size_gives_the_same_records(data: st.DataObject) -> None:
@@ -129,7 +130,7 @@ def test_every_path_and_every_block_size_gives_the_same_records(data: st.DataObj
     assert quick.spelling == careful.spelling
 
 
-@settings(max_examples=80)
+@settings(max_examples=tries(20, 40, 4_000))
 @given(st.data())
 def test_valid_records_come_out_one_by_one_in_order_whatever_the_shape(data: st.DataObject) -> None:
     contract = data.draw(contracts)
@@ -146,7 +147,7 @@ def test_valid_records_come_out_one_by_one_in_order_whatever_the_shape(data: st.
         assert whole.reasons == [reason for one in alone for reason in one.reasons]
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(15, 30, 3_000))
 @given(data=st.data())
 def test_duckdb_reads_accepted_lines_exactly(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     contract = data.draw(contracts)
@@ -166,7 +167,7 @@ def test_duckdb_reads_accepted_lines_exactly(data: st.DataObject, tmp_path_facto
                 assert type(got) is type(value)
 
 
-@settings(max_examples=80)
+@settings(max_examples=tries(20, 40, 4_000))
 @given(data=st.data())
 def test_what_the_patterns_take_duckdb_and_the_careful_path_read_alike(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deliveries import customer, deliver, motion, step
-from effort import NIGHTLY
+from effort import tries
 from lakes import Slate
 from stedi import Lake
 from stedi.datasets import recall as recalling
@@ -24,7 +24,7 @@ from stedi.datasets import registry
 from stedi.datasets.verify import verify
 from stedi.privacy import tombstones
 
-HISTORIES = 200 if NIGHTLY else 3
+HISTORIES = tries(1, 2, 200)
 STEPS = 12
 MOMENTS = 3
 
