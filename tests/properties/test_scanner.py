@@ -191,6 +191,36 @@ def test_both_paths_find_the_same_in_files_that_are_damaged_anywhere() -> None:
     assert 0.2 < taken / seen < 0.95, "files neither good nor bad enough to tell anything"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"user":"a@x.org","timestamp":1655564444103,"x":1.0,"y":-0.25,"z":10.5}\n',
+        b'{"sensorReadingTime": 1655564444103, "distanceFromObject": 201, "serialNumber": "s"}\n',
+    ],
+)
+def test_a_record_that_differs_anywhere_from_those_before_it_is_read_as_if_it_stood_alone(line: bytes) -> None:
+    contract = ACCELEROMETER if b"user" in line else STEP_TRAINER
+    others = b"", b"}", b",", b'"', b" ", b"9", b"e", b',"x":1.0'
+    for at in range(len(line)):
+        # enough follows each: the scanner judges it, unless it is not sure
+        odd = (2 * line + line[:at] + other + line[at + 1 :] for other in others)
+        agree(b"".join(odd) + 4 * line, contract, Limits())
+
+
+def test_decimals_of_few_digits_are_the_nearest_doubles() -> None:
+    dice = random.Random(4)
+    digits = [
+        f"{sign}{''.join(dice.choices('0123456789', k=whole))}.{''.join(dice.choices('0123456789', k=part))}{end}"
+        for sign in ("", "-")
+        for whole in range(6)
+        for part in range(7)
+        for end in ("", "", "", " ", "e1", "E-2", ".", "x")
+    ]
+    line = '{{"user":"a@x.org","timestamp":1655564444103,"x":{0},"y":{0},"z":{0}}}\n'
+    scan = agree("".join(map(line.format, digits)).encode(), ACCELEROMETER, Limits())
+    assert scan.counts.accepted > 200
+
+
 def test_pieces_of_a_file_hold_what_the_file_holds_unless_they_go_astray() -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")

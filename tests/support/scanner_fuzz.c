@@ -30,7 +30,7 @@ static const char *PIECES[] = {
     "\xc3", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff", "}{", "},{", "\"x\":", "\"user\":\"", "a@x.org", "                ",
 };
 
-enum { ROOM = 24, TEXTS_ROOM = 40, BYTES_ROOM = 300, SLOTS = 256, LONGEST = 4096 };
+enum { ROOM = 24, TEXTS_ROOM = 40, BYTES_ROOM = 300, SLOTS = 64, LONGEST = 4096 };
 
 static void *sized(size_t size) { void *p = malloc(size); assert(p); memset(p, 0, size); return p; }
 
@@ -51,10 +51,12 @@ static Table *table(int feed) {
         c->slots = sized(SLOTS * 4);
         c->ends = sized((TEXTS_ROOM + 1) * 4);
         c->bytes = sized(BYTES_ROOM);
-        c->mask_of_slots = SLOTS - 1;
+        c->mask_of_slots = 3;
+        c->most_slots = SLOTS - 1;
         c->most_texts = TEXTS_ROOM;
         c->room = BYTES_ROOM;
         c->last = ~0u;
+        c->next = t->fields + 1;
     }
     t->room = ROOM; t->longest = LONGEST; t->begin = 946684800000; t->end = 253402300800000; t->seed = 7;
     t->files = sized(ROOM * 4);
@@ -69,7 +71,8 @@ static void clear(Table *t) {
     t->rows = 0;
     for (i32 k = 0; k < t->fields; k++) {
         Column *c = t->columns + k;
-        memset(c->slots, 0, SLOTS * 4);
+        memset(c->slots, 0, ((size_t)c->mask_of_slots + 1) * 4);
+        if (dice(2)) memset(c->slots, 0, SLOTS * 4), c->mask_of_slots = 3;
         memset(c->valid, 0, ROOM / 8);
         c->ends[0] = c->texts = c->used = 0;
         c->last = ~0u;
@@ -130,6 +133,9 @@ static void check(const Table *t, const u8 *text, i64 size, i64 from, i64 at, i6
         const Column *c = t->columns + k;
         assert(c->texts <= TEXTS_ROOM && c->used <= BYTES_ROOM && c->ends[0] == 0 && c->ends[c->texts] == c->used);
         for (u32 n = 0; n < c->texts; n++) assert(c->ends[n] <= c->ends[n + 1]);
+        u32 taken = 0;
+        if (c->kind == TEXT) for (u32 n = 0; n <= c->mask_of_slots; n++) taken += c->slots[n] > 0;
+        assert(c->mask_of_slots < SLOTS && taken == c->texts);
         for (i64 row = rows; row < t->rows; row++) {
             int there = c->required || (c->valid[row >> 3] >> (row & 7) & 1);
             if (c->kind == TEXT && there) assert(((i32 *)c->values)[row] >= 0 && (u32)((i32 *)c->values)[row] < c->texts);

@@ -27,6 +27,8 @@ def test_no_text_makes_the_scanner_leave_its_memory(tmp_path: Path) -> None:
         ("if (end - p < 12) return MORE;", "if (end - p < 1) return MORE;"),
         ("|| column->room - column->used < value->size", ""),
         ("if (row == table->room) return FULL;", ""),
+        ("end - p >= LEAD + SLACK", "end - p >= LEAD"),
+        (" || column->mask_of_slots >= column->most_slots", ""),
     ],
 )
 def test_a_scanner_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:

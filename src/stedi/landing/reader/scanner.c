@@ -6,6 +6,9 @@
    record, and the caller's careful parser reads it. The careful parser accepts every record that is accepted here, with
    the same values.
 
+   Records of a file are mostly written alike. So the scanner guesses that the field follows that followed last, behind
+   the same bytes, and compares these at once; only if they differ, it reads them one by one.
+
    Bounds: a member is read only if SLACK bytes follow its first byte, and no name, number or separator is longer than
    that; strings and white space are read with a check of the block's end. So no byte beyond the block is read, and the
    careful parser nearly always reads the last record of a text. Nothing of a record is stored until all of it is valid.
@@ -32,23 +35,26 @@ typedef int64_t i64;
 
 enum { TEXT, INSTANT, NUMBER, INTEGER };               /* kinds of fields */
 enum { MORE, UNSURE, FULL };                            /* why a scan ended; MORE also: this record is good so far */
-enum { SLACK = 64, FIELDS = 16, WORDS = 4, DIGITS = 25 };
+enum { SLACK = 64, FIELDS = 16, WORDS = 4, LEAD = 8 * WORDS, DIGITS = 25 };
 enum { LETTERS = 0x800 };                               /* for code points below it, each is listed separately */
 static const u32 NONE = 0xFFFFFFFFu;
 
 typedef struct {                                        /* one field: its rules, and its values so far */
     i32 kind, required, address, length;                /* length of its name in bytes, at most 8 * WORDS */
     u64 name[WORDS], mask[WORDS];                       /* the name in lower case, and a mask of its bytes */
+    u64 lead[WORDS], led[WORDS];                        /* what stood before its last value, and a mask of its bytes */
+    i32 led_by, next;                                   /* length of that, or 0; the field that followed it last */
     void *values;                                       /* by row: i64, double, or i32 index of a text */
     u8 *valid;                                          /* one bit per row: whether it has a value; initially 0 */
     u32 *slots, *ends;                                  /* texts: a hash table of index + 1; start and end offsets */
     u8 *bytes;
-    u32 mask_of_slots, texts, most_texts, used, room;
+    u32 mask_of_slots, most_slots;                      /* slots, less one: now, and at most; powers of 4, less one */
+    u32 texts, most_texts, used, room;
     u32 last;                                           /* the previous row's text; NONE if it may have escapes */
 } Column;
 
 typedef struct {
-    i32 fields, file;                                   /* file: the file number of new rows */
+    i32 fields, file, first;                            /* file: the file number of new rows; first: see `next` */
     i64 rows, room, longest;                            /* rows so far; most rows; most bytes of a record */
     i64 begin, end;                                     /* valid instants: begin <= t < end */
     u64 seed;                                           /* seed of the hashes; unknown to whoever delivers files */
@@ -125,17 +131,45 @@ static i64 eight(const u8 *p) {
 #endif
 }
 
+/* Reads a number like 0.25, of at most six digits, without a branch that depends on how many there are. Returns its
+   length, or 0 if it is for `number` to judge. Eight bytes must be readable. */
+static i64 decimal(const u8 *p, double *real) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const u64 high = 0x8080808080808080ULL;
+    u64 v = word(p) ^ 0x3030303030303030ULL, other = (((v & ~high) + 0x7676767676767676ULL) | v) & high;
+    u64 behind = other & (other - 1);
+    if (!behind) return 0;                              /* it does not end in these bytes */
+    int point = __builtin_ctzll(other) & ~7, end = __builtin_ctzll(behind) & ~7;    /* in bits */
+    if (!point || p[point >> 3] != '.' || end - point < 16) return 0;
+    if ((p[end >> 3] | 0x20) == 'e' || (point > 8 && *p == '0')) return 0;
+    u64 whole = ((u64)1 << point) - 1;
+    v = ((v & whole) | (v >> 8 & ~whole)) << (72 - end); /* the digits alone, in the last bytes */
+    v = v * 2561 >> 8;
+    v = (v & 0x00FF00FF00FF00FFULL) * 6553601 >> 16;
+    v = (v & 0x0000FFFF0000FFFFULL) * 42949672960001ULL >> 32;
+    *real = (double)v / POWERS[((end - point) >> 3) - 1];
+    return end >> 3;
+#else
+    (void)p, (void)real;
+    return 0;
+#endif
+}
+
 /* Reads a JSON number as the nearest double. SLACK bytes must be readable; no part of it is longer than DIGITS. */
 static int number(const u8 **at, void *locale, double *result) {
     const u8 *p = *at;
     int minus = *p == '-';
     const u8 *digits = p += minus;
+    double real;
+    int whole = 0;
+    i64 brief = FLT_EVAL_METHOD == 0 ? decimal(p, &real) : 0;
+    if (brief) { p += brief; goto found; }
     u64 value = 0;                                      /* correct for at most 19 digits */
     i32 exponent = 0;
     for (; is_digit(*p) && p - digits < DIGITS; p++) value = value * 10 + (u8)(*p - '0');
     i64 count = p - digits;
-    if (!count || is_digit(*p) || (*digits == '0' && count > 1)) return UNSURE;
-    int whole = 1;
+    if (!count || is_digit(*p) || (count > 1 && *digits == '0')) return UNSURE;
+    whole = 1;
     if (*p == '.') {
         const u8 *point = ++p;
         for (; is_digit(*p) && p - point < DIGITS; p++) value = value * 10 + (u8)(*p - '0');
@@ -154,7 +188,6 @@ static int number(const u8 **at, void *locale, double *result) {
         exponent += less ? -found : found;
         whole = 0;
     }
-    double real;
     if (FLT_EVAL_METHOD == 0 && count < 20 && value <= 1ULL << 53 && exponent >= -22 && exponent <= 22) {
         /* both operands are exact, so there is one rounding and the result is the nearest double (Clinger, 1990) */
         real = exponent < 0 ? (double)value / POWERS[-exponent] : (double)value * POWERS[exponent];
@@ -165,6 +198,7 @@ static int number(const u8 **at, void *locale, double *result) {
         real = strtod_l(copy, NULL, (locale_t)locale);
         if (!isfinite(real)) return UNSURE;
     }
+found:;
     u64 sign = (u64)(minus & !(whole & (real == 0))) << 63; /* integer -0 is 0; no branch, as signs are random */
     u64 bits;
     memcpy(&bits, &real, 8);
@@ -179,10 +213,14 @@ static int integer(const u8 **at, i64 *result) {
     const u8 *p = *at;
     int minus = *p == '-';
     const u8 *digits = p += minus;
-    i64 value = eight(p);
+    i64 value = eight(p), rest;
     if (value < 0) value = 0; else p += 8;
+    if (p != digits && !is_digit(p[5]) && (rest = eight(p - 3)) >= 0) { /* 13 digits, as instants have */
+        value = value * 100000 + rest % 100000;
+        p += 5;
+    }
     for (; is_digit(*p) && p - digits < 18; p++) value = value * 10 + (*p - '0');
-    if (p == digits || is_digit(*p) || (*digits == '0' && p - digits > 1)) return UNSURE;
+    if (p == digits || is_digit(*p) || (p - digits > 1 && *digits == '0')) return UNSURE;
     *result = minus ? -value : value;
     *at = p;
     return -1;
@@ -196,9 +234,15 @@ static int is_called(const Column *column, const u8 *p) {
     return p[column->length] == '"';
 }
 
+static int is_equal(const u8 *a, const u8 *b, u32 size) {
+    if (size < 8) return !memcmp(a, b, size);
+    for (u32 i = 0; i < size - 8; i += 8) if (word(a + i) != word(b + i)) return 0;
+    return word(a + size - 8) == word(b + size - 8);
+}
+
 static int is_text(const Column *column, u32 place, const u8 *text, u32 size) {
     u32 begin = column->ends[place];
-    return column->ends[place + 1] - begin == size && !memcmp(column->bytes + begin, text, size);
+    return column->ends[place + 1] - begin == size && is_equal(column->bytes + begin, text, size);
 }
 
 /* Returns the index of the string at p, after its quote, if it equals the previous row's text; else UNKNOWN. */
@@ -212,32 +256,65 @@ static i64 repeated(const Column *column, const u8 *p, const u8 *end, Value *val
     return last;
 }
 
-/* Reads the members of an object after its opening brace; sets a bit in *given for each field that has a value. */
-static int members(const Table *table, const u8 **at, const u8 *end, Value *values, u32 *given) {
+/* Returns whether the same bytes stand at p as before the column's last value. LEAD bytes must be readable. */
+static int is_led(const Column *column, const u8 *p) {
+    for (i32 n = 0; 8 * n < column->led_by; n++) {
+        if ((word(p + 8 * n) ^ column->lead[n]) & column->led[n]) return 0;
+    }
+    return column->led_by > 0;
+}
+
+/* Keeps what stands before a value: records of a file are mostly written alike. LEAD bytes must be readable. */
+static void keep_lead(Column *column, const u8 *p, i64 size) {
+    column->led_by = size <= LEAD ? (i32)size : 0;
+    memset(column->led, 0, LEAD);
+    memset(column->led, 0xFF, (size_t)column->led_by);
+    memcpy(column->lead, p, LEAD);
+}
+
+/* Reads a name, and what is around it, from a record's opening brace or a comma to the value; sets *found to its field.
+   Then SLACK bytes are readable. */
+static int name(Table *table, const u8 **at, const u8 *end, i32 *found) {
+    const u8 *p = *at + 1;
+    while (p < end && is_space(*p)) p++;
+    if (end - p < SLACK) return MORE;
+    if (*p++ != '"') return UNSURE;
+    i32 k = *found;
+    if (k >= table->fields || !is_called(table->columns + k, p)) {
+        for (k = 0; k < table->fields && !is_called(table->columns + k, p); k++) {}
+        if (k == table->fields) return UNSURE;
+    }
+    p += table->columns[k].length + 1;
+    while (p < end && is_space(*p)) p++;
+    if (p == end) return MORE;
+    if (*p++ != ':') return UNSURE;
+    while (p < end && is_space(*p)) p++;
+    if (end - p < SLACK) return MORE;
+    keep_lead(table->columns + k, *at, p - *at);
+    *found = k;
+    *at = p;
+    return -1;
+}
+
+/* Reads an object from its opening brace; sets a bit in *given for each field that has a value. */
+static int members(Table *table, const u8 **at, const u8 *end, Value *values, u32 *given) {
     const u8 *p = *at;
-    i32 expected = 0;
+    i32 *next = &table->first;
     *given = 0;
     for (;;) {
-        while (p < end && is_space(*p)) p++;
-        if (end - p < SLACK) return MORE;
-        if (*p++ != '"') return UNSURE;
-        i32 k = expected;
-        if (k == table->fields || !is_called(table->columns + k, p)) {
-            for (k = 0; k < table->fields && !is_called(table->columns + k, p); k++) {}
-            if (k == table->fields) return UNSURE;
+        i32 k = *next;
+        int ended = -1;
+        if (end - p >= LEAD + SLACK && k < table->fields && is_led(table->columns + k, p)) {
+            p += table->columns[k].led_by;
+        } else if ((ended = name(table, &p, end, &k)) >= 0) {
+            return ended;
         }
         if (*given & 1u << k) return UNSURE;
         *given |= 1u << k;
-        expected = k + 1;
-        const Column *column = table->columns + k;
+        *next = k;
+        Column *column = table->columns + k;
+        next = &column->next;
         Value *value = values + k;
-        p += column->length + 1;
-        while (p < end && is_space(*p)) p++;
-        if (p == end) return MORE;
-        if (*p++ != ':') return UNSURE;
-        while (p < end && is_space(*p)) p++;
-        if (end - p < SLACK) return MORE;
-        int ended = -1;
         if (column->kind == TEXT) {
             if (*p++ != '"') return UNSURE;
             value->whole = repeated(column, p, end, value);
@@ -253,7 +330,7 @@ static int members(const Table *table, const u8 **at, const u8 *end, Value *valu
         while (p < end && is_space(*p)) p++;
         if (p == end) return MORE;
         if (*p == '}') break;
-        if (*p++ != ',') return UNSURE;
+        if (*p != ',') return UNSURE;
     }
     *at = p + 1;
     return -1;
@@ -282,6 +359,18 @@ static i64 known(Column *column, const u8 *text, u32 size, u64 seed) {
         if (is_text(column, place - 1, text, size)) return place - 1;
     }
     return -1 - (i64)slot;
+}
+
+/* Uses four times as many slots, once a quarter of them are taken: what few texts need stays in a core's cache. */
+static void widen(Column *column, u64 seed) {
+    if (column->texts <= column->mask_of_slots / 4 || column->mask_of_slots >= column->most_slots) return;
+    u32 mask = column->mask_of_slots = 4 * column->mask_of_slots + 3;
+    memset(column->slots, 0, ((size_t)mask + 1) * sizeof *column->slots);
+    for (u32 n = 0; n < column->texts; n++) {
+        u32 begin = column->ends[n], slot = (u32)hash(column->bytes + begin, column->ends[n + 1] - begin, seed) & mask;
+        while (column->slots[slot]) slot = (slot + 1) & mask;
+        column->slots[slot] = n + 1;
+    }
 }
 
 /* Returns whether a new text is certainly valid for its field; the text must be UTF-8. */
@@ -326,6 +415,7 @@ static int add(Table *table, Value *values, u32 given, int judged) {
                 column->slots[-1 - value->whole] = ++column->texts;
                 column->ends[column->texts] = column->used += value->size;
                 value->whole = column->texts - 1;
+                widen(column, table->seed);
             }
             ((i32 *)column->values)[row] = there ? (i32)value->whole : 0;
             if (there) column->last = judged ? NONE : (u32)value->whole;
@@ -349,7 +439,7 @@ i64 stedi_scan(Table *table, const u8 *bytes, i64 size, i64 at, i32 *why) {
         while (p < end && (is_space(*p) || *p == ',')) p++;
         if (p == end) { *why = MORE; break; }
         if (*p != '{') { *why = UNSURE; break; }
-        const u8 *record = p++;
+        const u8 *record = p;
         u32 given;
         int ended = members(table, &p, end, values, &given);
         if (ended < 0) ended = p - record > table->longest ? UNSURE : add(table, values, given, 0);

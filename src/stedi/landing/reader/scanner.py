@@ -33,8 +33,8 @@ _KINDS = {Kind.TEXT: 0, Kind.INSTANT: 1, Kind.NUMBER: 2, Kind.INTEGER: 3}
 _TEXTS = 1 << 17
 """Distinct texts of a column: no fewer than rows."""
 _TEXT_BYTES = 8 << 20
-_SLOTS = 4 * _TEXTS
-"""Slots of a column's hash table: a power of two, a quarter of them in use at most."""
+_FEWEST_SLOTS, _SLOTS = 1 << 10, 2 * _TEXTS
+"""Slots of a column's hash table at first and at most, powers of four."""
 _NONE = 2**32 - 1
 _LETTERS = 0x800
 """Code points below this, at most two bytes of UTF-8: the scanner knows which of them an address may have."""
@@ -54,9 +54,10 @@ class Ended(IntEnum):
 class _Column(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("kind", "required", "address", "length")),
-        *((name, c_uint64 * _WORDS) for name in ("name", "mask")),
+        *((name, c_uint64 * _WORDS) for name in ("name", "mask", "lead", "led")),
+        *((name, c_int32) for name in ("led_by", "next")),
         *((name, c_void_p) for name in ("values", "valid", "slots", "ends", "bytes")),
-        *((name, c_uint32) for name in ("mask_of_slots", "texts", "most_texts", "used", "room", "last")),
+        *((name, c_uint32) for name in ("mask_of_slots", "most_slots", "texts", "most_texts", "used", "room", "last")),
     ]
 
 
@@ -66,7 +67,7 @@ class _Value(Structure):
 
 class _Table(Structure):
     _fields_ = [
-        *((name, c_int32) for name in ("fields", "file")),
+        *((name, c_int32) for name in ("fields", "file", "first")),
         *((name, c_int64) for name in ("rows", "room", "longest", "begin", "end")),
         ("seed", c_uint64),
         ("files", c_void_p),
@@ -143,7 +144,7 @@ class Columns:
             if not (name.isalpha() and len(name) <= 8 * _WORDS):
                 raise ValueError(f"{field.name}: a name that the scanner cannot compare")
             column.kind, column.required, column.length = _KINDS[field.kind], field.required, len(name)
-            column.address = field.names_customer
+            column.address, column.next = field.names_customer, place + 1
             for word in range(_WORDS):
                 part = name[8 * word : 8 * word + 8]
                 column.name[word] = int.from_bytes(part.ljust(8, b"\0"), sys.byteorder)
@@ -151,7 +152,8 @@ class Columns:
             sizes = {"values": (4 if field.kind is Kind.TEXT else 8) * ROWS, "valid": (ROWS + 7) // 8}
             if field.kind is Kind.TEXT:
                 sizes |= {"slots": 4 * _SLOTS, "ends": 4 * (_TEXTS + 1), "bytes": _TEXT_BYTES}
-                column.mask_of_slots, column.most_texts, column.room = _SLOTS - 1, _TEXTS, _TEXT_BYTES
+                column.mask_of_slots, column.most_slots = _FEWEST_SLOTS - 1, _SLOTS - 1
+                column.most_texts, column.room = _TEXTS, _TEXT_BYTES
             buffers = {name: pa.allocate_buffer(size) for name, size in sizes.items()}
             for name_, buffer in buffers.items():
                 setattr(column, name_, buffer.address)
@@ -171,7 +173,7 @@ class Columns:
         for column, buffers in zip(self._table.columns, self._columns, strict=False):
             ctypes.memset(column.valid, 0, buffers["valid"].size)
             if "slots" in buffers:
-                ctypes.memset(column.slots, 0, buffers["slots"].size)
+                ctypes.memset(column.slots, 0, 4 * (column.mask_of_slots + 1))
                 ctypes.memset(column.ends, 0, 4)
                 column.texts, column.used, column.last = 0, 0, _NONE
 
