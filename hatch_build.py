@@ -26,7 +26,7 @@ SOURCES = tuple(
             "engines/pages.c",
             "engines/row_sums.c",
             "engines/thrift.c",
-            "erasure/dictionaries.c",
+            "engines/dictionaries.c",
             "privacy/sought.c",
         ),
     )

@@ -14,8 +14,7 @@ import zstandard
 
 from effort import tries
 from fuzzing import assert_no_fault, fuzz, noticed
-from stedi.engines import thrift
-from stedi.erasure import dictionaries
+from stedi.engines import dictionaries, thrift
 
 ROWS = 400
 SOURCE = Path(dictionaries.__file__).with_suffix(".c")
@@ -380,3 +379,33 @@ def test_no_page_makes_the_library_leave_its_memory(tmp_path: Path) -> None:
 )
 def test_a_library_without_one_of_its_bounds_is_noticed(tmp_path: Path, bound: str, looser: str) -> None:
     assert noticed(fuzz(tmp_path, SOURCE, 6_000, mutant=(bound, looser)))
+
+
+@pytest.mark.parametrize("seed", range(tries(10, 40, 400)))
+def test_a_file_is_known_to_have_none_of_some_texts_only_if_no_row_has_one(seed: int, tmp_path: Path) -> None:
+    chance, path = Random(seed), tmp_path / "a.parquet"
+    written(chance, path)
+    for column, had in texts_of_rows(path).items():
+        some = chance.sample(sorted(had), min(len(had), 2))
+        for text in some:
+            assert not dictionaries.none_has([path], column, {text, "nobody"}), f"seed {seed}"
+        if dictionaries.none_has([path], column, {"nobody", "zz"}):
+            assert not had & {"nobody", "zz"}, f"seed {seed}"
+
+
+def test_none_of_some_texts_is_known_of_dictionaries_but_not_of_what_is_damaged_or_missing(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    for path, names in ((one, ["bo", "dee"]), (other, ["eve", "guy"])):
+        pq.write_table(pa.table({"a": [*names] * 9, "b": ["x"] * 18, "n": range(18)}), path, compression="zstd")
+    # one between the bounds of a file, one outside those of every file
+    assert dictionaries.none_has([one, other], "a", {"cy", "ana"})
+    assert dictionaries.none_has([one, other], "a", ())
+    for text in ("bo", "dee", "eve", "guy"):
+        assert not dictionaries.none_has([one, other], "a", {"cy", text}), text
+    for column in ("n", "c"):
+        assert not dictionaries.none_has([one, other], column, {"cy"}), column
+    content = other.read_bytes()
+    for damaged in (content[:40], content[:-9], b""):
+        other.write_bytes(damaged)
+        assert not dictionaries.none_has([one, other], "a", {"cy"})
+    assert not dictionaries.none_has([one, tmp_path / "missing"], "a", {"cy"})

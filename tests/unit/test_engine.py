@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ import duckdb
 import pytest
 
 import effort
-from stedi.engines import pseudonyms
+from stedi.engines import pseudonyms, selection
 from stedi.engines.duckdb import DuckDB
 from stedi.engines.literals import literal, nameable, path_literal, quoted
 from stedi.engines.pseudonyms import NORMAL
@@ -203,17 +204,24 @@ def test_a_bound_table_does_not_see_later_files(engine: DuckDB, tmp_path: Path) 
     assert engine.rows(f"select count(*) from {TABLE}") == [(2,)]
 
 
-def test_files_that_contain_some_values_are_found_with_those_values(engine: DuckDB, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["dictionaries", "both", "rows"])
+def test_files_that_contain_some_values_are_found_with_those_values(
+    by: str, engine: DuckDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by == "both":  # as where a file has a form that only the engine reads
+        told = selection.texts_of_rows
+        monkeypatch.setattr(selection, "texts_of_rows", lambda path, *of: None if "/1/" in path else told(path, *of))
     one, other, third = (
         engine.write(TABLE, rows(4, who=who), tmp_path / str(place))
         for place, who in enumerate(("'a' || i % 2", "'a' || i", "'b'"))
     )
     wanted = "select unnest(['a0', 'a3', 'a9', null]) as customer_id"
-    found = engine.files_containing("found", (*one, *other, *third), "customer_id", wanted, table=TABLE)
+    asked = partial(engine.files_containing, "found", table=TABLE, by_rows=by == "rows")
+    found = asked((*one, *other, *third), "customer_id", wanted)
     assert {file.path for file in found} == {file.path for file in (*one, *other)}
     assert sorted(engine.rows("select * from found")) == [("a0",), ("a3",)]
     for files, values in (((), wanted), (third, wanted), (one, f"{wanted} limit 0")):
-        assert engine.files_containing("found", files, "customer_id", values, table=TABLE) == ()
+        assert asked(files, "customer_id", values) == ()
         assert engine.rows("select customer_id from found") == []
 
 

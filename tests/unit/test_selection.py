@@ -15,7 +15,7 @@ import pytest
 from test_pages import made_up, table_of, written
 
 from stedi.engines import arrow_files, parquet, selection, thrift
-from stedi.engines.selection import Selected, Selection, dictionary_texts
+from stedi.engines.selection import Selected, Selection, dictionary_texts, texts_of_rows
 from stedi.schema.tables import ALL_COLUMNS
 
 needs_library = pytest.mark.skipif(parquet.library() is None, reason="needs a C compiler")
@@ -55,6 +55,9 @@ def test_the_rows_are_those_that_an_engine_reads_or_the_engine_is_asked(tmp_path
     theirs = expected(whole, columns, wanted)
     if rows is not None:
         assert unpacked(rows.read) == theirs, f"seed {seed}"
+    found = texts_of_rows(str(path), name, key, wanted)
+    assert found is None or found == {text for text, *_ in theirs}, f"seed {seed}"
+    assert found is not None or not in_dictionaries(path, key), f"seed {seed}"
     texts = dictionary_texts(str(path), name, key)
     if texts is not None:
         assert set(chain(*texts)) >= {*known} - {None}, f"seed {seed}"
@@ -182,6 +185,7 @@ def test_no_damage_raises(tmp_path: Path, seed: int) -> None:
         path.write_bytes(damaged)
         asked.rows(str(path))
         dictionary_texts(str(path), name, key)
+        texts_of_rows(str(path), name, key, {"nobody"})
 
 
 @needs_library
@@ -203,3 +207,14 @@ def test_a_file_that_is_truncated_meanwhile_is_left_to_the_engine(
     monkeypatch.setattr(selection, "read_footer", truncating)
     # of a mapped file, the process would end here
     assert dictionary_texts(str(path), name, "customer_id") is None
+
+
+@needs_library
+def test_a_text_of_the_dictionary_that_no_row_has_is_not_a_text_of_rows(tmp_path: Path) -> None:
+    name, path = "accelerometer_trusted", tmp_path / "a.parquet"
+    people = pa.DictionaryArray.from_arrays(pa.array([0, 2, 2]), pa.array(["ana", "bo", "cy"]))
+    plain = table_of(name, [["ana", "cy", "cy"], [1, 2, 3], *[[1.0] * 3] * 3], [True] * 5)
+    table = plain.set_column(0, plain.schema.field(0).with_type(people.type), people)
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert "bo" in chain(*(dictionary_texts(str(path), name, "customer_id") or ()))
+    assert texts_of_rows(str(path), name, "customer_id", {"bo", "cy", "dee"}) == frozenset({"cy"})

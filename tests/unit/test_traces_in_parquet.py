@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stedi.engines import thrift
+from stedi.engines import dictionaries, thrift
 from stedi.engines.duckdb import DuckDB, task_session
-from stedi.erasure import dictionaries, search
+from stedi.erasure import search
 from stedi.erasure.identifiers import Identifiers
 from stedi.errors import LakeError
 from stedi.privacy import tombstones

@@ -65,11 +65,12 @@ class Engine(Protocol):
         """
 
     def files_containing(
-        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
+        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str, by_rows: bool = False
     ) -> tuple[DataFile, ...]:
         """Returns the files of a table with a row whose column is among the values of a SELECT.
 
-        The view `view` has those of the values that are in a file, each once, as the column.
+        The view `view` has those of the values that are in a file, each once, as the column. With `by_rows` the engine
+        itself reads the rows: a check must not share what it reads with the code that removes rows.
         """
 
     def write(self, table: str, sql: str, folder: Path, *, of: int = 0) -> tuple[DataFile, ...]:

@@ -9,7 +9,7 @@ import copy
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -301,10 +301,13 @@ class DuckDB:
 
         Then the bounds of a row group tell whether it can have any of them, and those without are skipped.
         """
+        few = self._few(values)
+        return values if few is None else _among(few)
+
+    def _few(self, values: str) -> frozenset[str] | None:
+        """Returns the texts of a SELECT; None if they are many."""
         few = self.rows(f"select * from ({values}) limit {_FEW + 1}")
-        if len(few) > _FEW:
-            return values
-        return ", ".join(sorted(literal(text) for (text,) in few if text is not None)) or "null"
+        return None if len(few) > _FEW else frozenset(text for (text,) in few if text is not None)
 
     def text_values(self, view: str, files: Iterable[DataFile], *, but: str) -> None:
         """Gives a name to the texts in files: `field`, `value`, and `n`, how often; columns are the files' own.
@@ -327,23 +330,36 @@ class DuckDB:
         self.view(view, " union all ".join(parts) or none)
 
     def files_containing(
-        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
+        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str, by_rows: bool = False
     ) -> tuple[DataFile, ...]:
-        """Returns the files of a table with a row whose column is among the values of a SELECT, as `Engine` says."""
-        given, name, places = {file.path: file for file in files}, quoted(column), quoted(f"{view}__places")
+        """Returns the files of a table with a row whose column is among the values of a SELECT, as `Engine` says.
+
+        Of few values, dictionaries and their indices tell it of most files: the engine compares each row.
+        """
+        given, name, places = {file.path: file for file in files}, quoted(column), f"{view}__places"
         if not given:
             self.bind_files(view, (), table=table)
             return ()
-        paths = ", ".join(path_literal(path) for path in given)
-        self.materialize(
-            f"{view}__places",
-            f"select distinct filename, {name} "
-            # one pass: which files hold a value, and which values are in a file at all
-            f"from read_parquet([{paths}], filename = true, hive_partitioning = false) "
-            f"where {name} in ({self.listed(values)})",
-        )
-        self.view(view, f"select distinct {name} from {places}")
-        return tuple(given[path] for (path,) in sorted(self.rows(f"select distinct filename from {places}")))
+        few, found = self._few(values), dict[str, frozenset[str] | None]()
+        if few is not None and not by_rows:
+            from stedi.engines import selection
+
+            found = {path: selection.texts_of_rows(path, table, column, few) for path in given}
+        pairs = [(path, text) for path, texts in found.items() for text in texts or ()]
+        if rest := [path for path in given if found.get(path) is None]:
+            paths, among = ", ".join(map(path_literal, rest)), values if few is None else _among(few)
+            self.materialize(
+                places,
+                f"select distinct filename, {name} "
+                # one pass: which files hold a value, and which values are in a file at all
+                f"from read_parquet([{paths}], filename = true, hive_partitioning = false) where {name} in ({among})",
+            )
+            if pairs:
+                self.insert(places, pairs)
+        else:
+            self.insert_rows(places, {"filename": "varchar", column: "varchar"}, pairs)
+        self.view(view, f"select distinct {name} from {quoted(places)}")
+        return tuple(given[path] for (path,) in sorted(self.rows(f"select distinct filename from {quoted(places)}")))
 
     def hashes(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the SQL of two independent hashes of all these columns of a row, 64 bits each; sums of them have 128.
@@ -544,6 +560,11 @@ class DuckDB:
             if not batch:
                 return
             yield batch
+
+
+def _among(texts: Collection[str]) -> str:
+    """Returns texts as a condition names them, one by one."""
+    return ", ".join(sorted(map(literal, texts))) or "null"
 
 
 def _array(values: Sequence[Any]) -> pa.Array:

@@ -13,7 +13,7 @@ import ctypes
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_uint8, c_void_p
 from functools import cache, cached_property
 from pathlib import Path
@@ -51,8 +51,8 @@ META = {
     "type": 1, "encodings": 2, "path": 3, "codec": 4, "values": 5, "unpacked": 6, "packed": 7, "data": 9,
     "dictionary": 11, "statistics": 12, "encoding_stats": 13, "bloom": 14, "bloom_size": 15, "size": 16,
 }  # fmt: skip
-_HIGHEST = 5
-"""The field of statistics with the greatest value."""
+_HIGHEST, _LOWEST = 5, 6
+"""The fields of statistics with the greatest and the least value."""
 
 
 class Unsupported(Exception):
@@ -372,15 +372,25 @@ class RowGroup:
 
     def highest(self, name: str) -> int | None:
         """Returns a bound of a column of integers, which none of its values exceeds; None if none is known."""
-        fields, column, _ = self._chunks[name]
+        bound, (_, column, _) = self._bound(name, _HIGHEST), self._chunks[name]
+        if _KINDS[column.type][1] != 1 or bound is None or len(bound) != 8:
+            return None
+        return int.from_bytes(bound, "little", signed=True)
+
+    def may_have(self, name: str, texts: Iterable[bytes]) -> bool:
+        """Returns whether the bounds of a column of texts leave room for one of some texts."""
+        low, high = self._bound(name, _LOWEST), self._bound(name, _HIGHEST)
+        return low is None or high is None or any(low <= text <= high for text in texts)
+
+    def _bound(self, name: str, number: int) -> bytes | None:
+        """Returns a field of a column's statistics, as it is encoded; None if there is none."""
+        fields: Struct = self._chunks[name][0]
         for place in (CHUNK["meta"], META["statistics"]):
             kind, fields = fields.get(place, (STRUCT, {}))
             if kind != STRUCT:
                 return None
-        kind, bound = fields.get(_HIGHEST, (BINARY, b""))
-        if _KINDS[column.type][1] != 1 or kind != BINARY or len(bound) != 8:
-            return None
-        return int.from_bytes(bound, "little", signed=True)
+        kind, bound = fields.get(number, (0, None))
+        return bound if kind == BINARY else None
 
 
 def row_groups(source: memoryview | StoredBytes, footer: Struct, columns: Sequence[Column]) -> Iterator[RowGroup]:

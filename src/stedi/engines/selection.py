@@ -143,6 +143,29 @@ class Selection:
         return found
 
 
+def texts_of_rows(path: str, table: str, column: str, texts: Collection[str]) -> frozenset[str] | None:
+    """Returns those of some texts that rows of a file have in a column; None if an engine must find them."""
+    if len(texts) > MOST_TEXTS:
+        return None
+    encoded = [text.encode() for text in texts]
+
+    def read(group: RowGroup) -> set[str]:
+        if not group.may_have(column, encoded):
+            return set()
+        key = group.chunk(column)
+        stored = key.texts()
+        flags = bytearray(map(texts.__contains__, stored))
+        if not any(flags):
+            return set()
+        # an entry of a dictionary need not be in a row
+        used = bytearray(key.entries)
+        key.marks(flags, Buffers(), used)
+        return {text for text, flag, had in zip(stored, flags, used, strict=True) if flag and had}
+
+    found = _groups(path, ALL_COLUMNS[table], read)
+    return None if found is None else frozenset().union(*found)
+
+
 def dictionary_texts(path: str, table: str, column: str) -> list[list[str]] | None:
     """Returns all texts that rows of a file can have in a column, by row group; None if an engine must read them."""
     return _groups(path, ALL_COLUMNS[table], lambda group: group.chunk(column).texts())

@@ -18,11 +18,12 @@ from itertools import chain
 from pathlib import Path
 
 from stedi._frozen import dataclass, field
+from stedi.engines import dictionaries
+from stedi.engines.dictionaries import Footer, Known
 from stedi.engines.duckdb import DuckDB, task_session
 from stedi.engines.literals import path_literal, quoted
 from stedi.engines.workers import Workers
-from stedi.erasure import contents, dictionaries
-from stedi.erasure.dictionaries import Footer, Known
+from stedi.erasure import contents
 from stedi.erasure.identifiers import IDENTITIES, Identifiers, as_text, divided, is_trace, mentions, telling
 from stedi.privacy import decoding
 from stedi.schema.tables import ALL_COLUMNS, ALL_ZONES

@@ -44,7 +44,7 @@ def prove_consent(
     kept: Mapping[str, Sequence[DataFile]],
     proven: Iterable[DataFile] | None,
     news: str,
-    told: Callable[[], None] | None = None,
+    told: Callable[[], object] | None = None,
 ) -> str:
     """Raises AuditFailed if a staged row belongs to a customer who does not consent now.
 
@@ -64,14 +64,15 @@ def prove_consent(
         A SELECT of `customer_id`: customers who are proved to have no row in any table; empty if none is known.
     """
     suspects = absent = ""
+    named: frozenset[str] | None = None
     if proven is None and told:
         told()
     elif proven is None:
         consent_check.agree(engine, key, now)
     else:
         engine.bind_files("customers_trusted__proven", proven, table="customers_trusted")
-        consent_check.agree(engine, key, now, "customers_trusted__proven", news)
-        suspects = consent_check.among(engine, "proof__suspects")
+        named = consent_check.agree(engine, key, now, "customers_trusted__proven", news)
+        suspects = consent_check.among(engine, "proof__suspects", named)
         if suspects:
             # a suspect agrees only if their records say so now; what was proved of the others is not read again
             agreed = "select customer_id from proof__consents"
@@ -90,7 +91,7 @@ def prove_consent(
             if sums and sums.of_texts(f"{name}__people", of, ["customer_id"], [MOMENTS[name]]):
                 of = f"{name}__people"
             people.append((name, sql.format(of)))
-        if kept[name] and suspects:
+        if kept[name] and suspects and not consent_check.none_has(kept[name], named):
             engine.bind_files(f"{name}__kept", kept[name], table=name)
             people.append((name, sql.format(f"{name}__kept where customer_id in ({suspects})")))
     found = consent_check.violations(engine, [sql for _, sql in people], since_consent=since_consent)
@@ -231,9 +232,10 @@ def _scoped(
         sql = f"select * from {name} where {within}" if once else engine.within(name, moment, low, high)
         if among:
             # to find the files reads one column; most hold none of the customers who have left
+            # by the engine's own reading: what is checked here must not choose what is looked at
             theirs, every = f"{name}__theirs", "select customer_id from audited__customers"
             holding = engine.files_containing(
-                f"{name}__audited_customers", files[name], "customer_id", every, table=name
+                f"{name}__audited_customers", files[name], "customer_id", every, table=name, by_rows=True
             )
             engine.bind_files(theirs, holding, table=name)
             # not within the span, or a row would count twice

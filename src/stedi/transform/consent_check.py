@@ -9,15 +9,17 @@ has passed. Only the records of these customers, the suspects, are read again. `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from stedi._frozen import dataclass
-from stedi.engines import Engine, Gathering, Streaming
+from stedi.engines import Engine, Gathering, Streaming, dictionaries
 from stedi.engines.literals import literal
 from stedi.privacy import consent
 from stedi.privacy.pseudonyms import Key, normalise
-from stedi.schema.tables import CONSENT_FROM
+from stedi.schema.tables import CONSENT_FROM, DataFile
+from stedi.storage import s3
 
 FEW = 1000
 """Customers that a statement names one by one."""
@@ -40,7 +42,7 @@ def news(engine: Engine, landed: str, low: int, high: int) -> str:
     return f"select email from {landed}" + (f" union all select email from {dated}" if passed else "")
 
 
-def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = "") -> None:
+def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = "") -> frozenset[str] | None:
     """Makes `proof__agreed`: `customer_id` and `since` of everybody who consents now; and `proof__suspects`.
 
     Args:
@@ -50,22 +52,27 @@ def agree(engine: Engine, key: Key, now: int, proven: str = "", suspects: str = 
         proven: A relation of customers whose consent was proved before, as in `customers_trusted`; without it everybody
             is a suspect.
         suspects: As returned by `news`.
+
+    Returns:
+        The customers in `proof__suspects`, unless everybody is one or only other machines may learn who they are.
     """
     if not proven:
         _consents(engine, _RECORDS, key, now)
-        # who consented then consents now, unless suspected: nothing else ends consent
-        return engine.view("proof__agreed", "select customer_id, since from proof__consents")
+        engine.view("proof__agreed", "select customer_id, since from proof__consents")
+        return None
     # a customer's records can stand under several spellings, and the newest of all decides
     everybody, spelled = "select email as address from customers_landing", "select address from proof__spellings"
     engine.spellings("proof__spellings", everybody, f"select email as address from ({suspects})")
     _consents(engine, f"{_RECORDS} where email in ({spelled})", key, now)
-    _names(engine, spelled, key)
-    return engine.view(
+    named = _names(engine, spelled, key)
+    engine.view(
         "proof__agreed",
+        # who consented then consents now, unless suspected: nothing else ends consent
         "select customer_id, since from proof__consents union all "
         f"select customer_id, epoch_ms(shareWithResearchAsOfDate) as since from {proven} "
         "where customer_id not in (select customer_id from proof__suspects)",
     )
+    return named
 
 
 def violations(engine: Engine, people: Sequence[str], *, since_consent: bool) -> list[int]:
@@ -92,14 +99,27 @@ def violations(engine: Engine, people: Sequence[str], *, since_consent: bool) ->
     return [found.get(place, 0) for place in range(len(people))]
 
 
-def among(engine: Engine, customers: str) -> str:
-    """Returns the list for `in (...)` of a relation's customers; empty if there are none."""
+def among(engine: Engine, customers: str, known: Collection[str] | None = None) -> str:
+    """Returns the list for `in (...)` of a relation's customers, who may be known; empty if there are none."""
     every = f"select customer_id from {customers}"
-    if not isinstance(engine, Streaming):  # this machine must not learn who they are
-        return every if engine.rows(f"select 1 from {customers} limit 1") else ""
+    if known is None:
+        if not isinstance(engine, Streaming):  # this machine must not learn who they are
+            return every if engine.rows(f"select 1 from {customers} limit 1") else ""
+        known = [customer for (customer,) in engine.rows(f"{every} limit {FEW + 1}")]
     # listed by name, so that row groups without them are skipped
-    few = [customer for (customer,) in engine.rows(f"{every} limit {FEW + 1}")]
-    return every if len(few) > FEW else ", ".join(map(literal, sorted(few)))
+    return every if len(known) > FEW else ", ".join(map(literal, sorted(known)))
+
+
+def none_has(files: Iterable[DataFile], suspects: Collection[str] | None) -> bool:
+    """Returns whether no row of some files is a suspect's, as their dictionaries show; False if they do not.
+
+    To look into all dictionaries costs less than to compare the rows of the few row groups whose bounds leave room for
+    a suspect. They are read by other code than removes rows, and each of these files has been proved as a whole before.
+    """
+    paths = [file.path for file in files]
+    if suspects is None or len(suspects) > FEW or any(map(s3.is_remote, paths)):
+        return False
+    return dictionaries.none_has(map(Path, paths), "customer_id", suspects)
 
 
 def _consents(engine: Engine, records: str, key: Key, now: int) -> None:
@@ -119,13 +139,14 @@ def _consents(engine: Engine, records: str, key: Key, now: int) -> None:
     )
 
 
-def _names(engine: Engine, addresses: str, key: Key) -> None:
-    """Makes `proof__suspects`: the `customer_id` of each address."""
-    if isinstance(engine, Streaming):
-        named = {key.customer_id(address) for (address,) in engine.stream(addresses)}
-        engine.insert_rows("proof__suspects", {"customer_id": "varchar"}, ((customer,) for customer in named))
-    else:
+def _names(engine: Engine, addresses: str, key: Key) -> frozenset[str] | None:
+    """Makes `proof__suspects`: the `customer_id` of each address; returns them if they are here."""
+    if not isinstance(engine, Streaming):
         engine.map_rows("proof__suspects", addresses, {"customer_id": "varchar"}, _Named(key))
+        return None
+    named = frozenset(key.customer_id(address) for (address,) in engine.stream(addresses))
+    engine.insert_rows("proof__suspects", {"customer_id": "varchar"}, ((customer,) for customer in named))
+    return named
 
 
 def _normal(email: str, updated: int, share: int | None) -> tuple[str]:

@@ -95,7 +95,7 @@ class StagedBuild:
         self._memory = settings.size(context.config.engine_memory) or 0
         self._session = ExitStack()
         """Closes the engine, once everything is staged."""
-        self._agreed: Callable[[], None] | None = None
+        self._agreed: Callable[[], object] | None = None
         """Waits for the consent proof's own account of who consents, once that is begun."""
         self._ordered: Callable[[], bool] | None = None
         """Waits for what the order of the accelerometer readings shows, once that is begun."""

@@ -260,7 +260,7 @@ class SparkEngine:
         self._later(view, "", made)
 
     def files_containing(
-        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str
+        self, view: str, files: Iterable[DataFile], column: str, values: str, *, table: str, by_rows: bool = True
     ) -> tuple[DataFile, ...]:
         """Returns the given files that have a row whose value in a column is among the values of a SELECT.
 
@@ -270,6 +270,7 @@ class SparkEngine:
             column: A column of the table.
             values: A SELECT of one column.
             table: The table.
+            by_rows: Rows are read in any case.
         """
         given = {file.path: file for file in files}
         if not given:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stedi import _native
-from stedi._frozen import dataclass, field
+from stedi._frozen import dataclass, field, replace
 from stedi.engines import thrift
 from stedi.engines.thrift import Struct
 
@@ -34,7 +34,8 @@ _PLAIN, _INDICES, _RLE = 0, (2, 8), 3
 """Encodings: of values as they are or as indices into a dictionary, and of definition levels."""
 _NO_PAGE, _DATA, _DICTIONARY = -1, 0, 2
 """Types of pages."""
-_BOUNDS = (1, 2, 5, 6)
+_HIGHEST, _LOWEST = 5, 6
+_BOUNDS = (1, 2, _HIGHEST, _LOWEST)
 """Fields of statistics with values."""
 _TAIL = 1 << 13
 """The bytes at the end of a file that are read first: most footers are shorter."""
@@ -176,6 +177,36 @@ def stored(
             # the engine reports it, and it is searched as bytes
             reading.partial.update(reading.texts, (name for name, _ in each.columns or ()))
     return Stored(reading.texts, reading.partial)
+
+
+def none_has(paths: Iterable[Path], column: str, texts: Collection[str]) -> bool:
+    """Returns whether no row of some files has one of some texts in a column; False if that is not known."""
+    sought, footers, others = [text.encode() for text in texts], list[Footer](), set[str]()
+    for path in paths:
+        found = footer(path)
+        if found is None or (column, "VARCHAR") not in (found.columns or ()):
+            return False
+        try:
+            groups = [group for group in found.groups if _may_have(group, column, sought)]
+        except _DAMAGED:
+            return False
+        if groups:
+            footers.append(replace(found, groups=groups))
+            others.update(name for name, _ in found.columns or () if name != column)
+    if not footers:
+        return True
+    read = stored(footers, without=others)
+    return column not in read.partial and read.texts[column].isdisjoint(texts)
+
+
+def _may_have(group: Struct, column: str, texts: Iterable[bytes]) -> bool:
+    """Returns whether the bounds of a column in a row group leave room for one of some texts."""
+    [meta] = (chunk[3][1] for chunk in group[1][1][1] if chunk[3][1][3][1][1] == [column.encode()])
+    bounds = meta[12][1] if 12 in meta else {}
+    if _LOWEST not in bounds or _HIGHEST not in bounds:
+        return True
+    low, high = bounds[_LOWEST][1], bounds[_HIGHEST][1]
+    return any(low <= text <= high for text in texts)
 
 
 @contextmanager
