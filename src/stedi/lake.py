@@ -856,6 +856,9 @@ class Lake:
 
         Yields:
             Each round that landed or built something, or failed and will be retried.
+
+        Raises:
+            UsageError: `every` is not above 0.
         """
         from threading import Event
 
@@ -875,6 +878,8 @@ class Lake:
             steps = transform.plan(lake.catalog.tables(), lake.config, now, claims=claims)
             return any(step.action != "none" for step in steps)
 
+        if every <= timedelta():
+            raise UsageError(f"expected more than 0 s, found {every.total_seconds():g} s", argument="every")
         folder = destinations.expanded(s3.at(inbox))
         if s3.is_remote(folder):
             s3.client()  # a missing extra is no outage that is waited for

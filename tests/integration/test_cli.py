@@ -595,6 +595,20 @@ def test_a_value_for_a_parameter_that_the_statement_lacks_is_named(run: Run, bui
     failed(run("--lake", built, "query", "select $a", "--parameter", "a=1", "--parameter", "b=2"), 1, told)
 
 
+def test_a_parameter_without_a_value_among_others_is_named(run: Run, built: Path) -> None:
+    told = "The query cannot run: found no value for $b: give it with --parameter NAME=VALUE"
+    failed(run("--lake", built, "query", "select $a, $b", "--parameter", "a=1"), 1, told)
+
+
+def test_a_watch_without_a_pause_is_refused_and_makes_no_lake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["--lake", str(tmp_path / "lake"), "watch", str(tmp_path), "--every", "0s"])
+    assert "argument --every: expected more than 0s, such as 2s, found '0s'" in capsys.readouterr().err
+    assert not (tmp_path / "lake").exists()
+
+
 class TestResultsThatAreLost:
     """A command whose words nobody gets has done its work, and its exit code says that they are lost."""
 

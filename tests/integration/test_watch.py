@@ -22,7 +22,7 @@ from deliveries import customer, deliver, motion, step
 from effort import at_night
 from lakes import Slate, conserved, records, rows
 from stedi import Lake, Landing, Round
-from stedi.errors import UnreadableFile
+from stedi.errors import UnreadableFile, UsageError
 from stedi.landing import journal
 from stedi.landing.deliveries import local
 from stedi.operations import watch
@@ -152,12 +152,17 @@ def test_a_missing_inbox_and_a_missing_key_are_waited_for(
     lake: Lake, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watching = lake.watch(inbox / "later", every=QUICK)
-    assert next(watching).error
+    assert next(watching).error == f"{inbox / 'later'}: the inbox cannot be read: No such file or directory"
     everything(inbox / "later")
     with monkeypatch.context() as patch:
         patch.setenv("STEDI_PSEUDONYM_KEY", "00" * 32)
         assert "pseudonym key" in next(watching).error
     assert next(done for done in watching if not done.error).build is not None
+
+
+def test_an_interval_of_nothing_is_refused_before_it_polls(lake: Lake, inbox: Path) -> None:
+    with pytest.raises(UsageError, match=r"^every: expected more than 0 s, found 0 s$"):
+        lake.watch(inbox, every=timedelta())
 
 
 def test_a_file_that_cannot_be_read_costs_that_file_alone(lake: Lake, inbox: Path) -> None:

@@ -111,7 +111,7 @@ def _flow(command: AddCommand) -> None:
     sub.add_argument(
         "--every",
         metavar="TIME",
-        type=parsing.duration,
+        type=parsing.interval,
         default=timedelta(seconds=2),
         help="the polling interval (default: 2s)",
     )

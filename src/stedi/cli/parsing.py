@@ -228,6 +228,14 @@ def duration(text: str) -> timedelta:
     return span
 
 
+def interval(text: str) -> timedelta:
+    """Returns a length of time above 0, at which something is repeated."""
+    span = duration(text)
+    if not span:
+        raise argparse.ArgumentTypeError(f"expected more than 0s, such as 2s, found {text!r}")
+    return span
+
+
 def delivered(text: str) -> str:
     """Returns the place of deliveries; an empty text would be the folder at hand, and is a variable that is not set."""
     if not text:

@@ -83,7 +83,7 @@ class Inbox:
         """Returns the files that have stopped growing and are not landed, and whether others still grow.
 
         Raises:
-            OSError: There is no such folder.
+            StediError: The inbox is missing or cannot be read.
         """
         # how long a file has stood still is told by a clock that never goes back; the wall clock only spares old files
         # the wait
@@ -107,7 +107,10 @@ class Inbox:
         return settled, len(settled) < len(new)
 
     def _files(self) -> Iterator[tuple[Path, Signature]]:
-        os.listdir(self._folder)  # a missing inbox is not an empty one
+        try:
+            os.listdir(self._folder)  # a missing inbox is not an empty one
+        except OSError as error:
+            raise StediError(f"{self._folder}: the inbox cannot be read: {error.strerror}") from error
         self._names = {}
         for item in local.walk([self._folder], avoid=self._lake):
             if isinstance(item, local.Delivered):

@@ -80,6 +80,7 @@ def connect(job: dict[str, Any], reader: Reader | None = None) -> duckdb.DuckDBP
 
 
 _EXCESS = re.compile(r"identifiers of the excess parameters: ([^,\s]+)")
+_MISSING = re.compile(r"Values were not provided for the following prepared statement parameters: ([^,\s]+)")
 _NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
 
 
@@ -100,6 +101,11 @@ def bind_failure(error: Exception, job: dict[str, Any]) -> str:
     if excess := _EXCESS.search(str(error)):
         return printable(
             f"The query cannot run: found a value for ${excess[1]}, but the statement has no such parameter"
+        )
+    if missing := _MISSING.search(str(error)):
+        return printable(
+            f"The query cannot run: found no value for ${missing[1]}: give it with --parameter NAME=VALUE, or with "
+            "parameters= in Python"
         )
     words = re.split(r"\n\s*LINE \d+:|\n\s*Candidate functions:", str(error))[0]
     words = printable(re.sub(r"\s+", " ", words)).strip()
