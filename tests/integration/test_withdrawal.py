@@ -373,6 +373,13 @@ def test_the_command_says_what_it_did(said: Said) -> None:
     assert err
 
 
+def test_of_who_was_erased_the_command_says_that_nothing_was_landed_and_promises_nothing(
+    said: Said, built: Lake
+) -> None:
+    built.erase(ANA)
+    assert said(ANA, "--yes") == (0, "1 customer: 0 withdrawals landed; 1 erased, for whom nothing was landed\n", "")
+
+
 def test_a_dry_run_says_who_is_known_and_agrees_and_where_the_others_stand(
     said: Said, built: Lake, tmp_path: Path
 ) -> None:

@@ -44,9 +44,10 @@ def withdraw(options: argparse.Namespace) -> int:
     said += [f"{done.already:,} withdrawn within the last minute already"] if done.already else []
     said += [f"{done.erased:,} erased, for whom nothing was landed"] if done.erased else []
     terminal.line("; ".join(said))
-    if built is None:
+    landed = bool(done.landed or done.already)  # for who was erased, there is nothing to remove
+    if built is None and landed:
         terminal.line("the next `stedi build` removes them from every table below landing")
-    else:
+    elif built is not None:
         removed = {table.name: table.rows_removed - table.rows_added for table in built.tables}
         terminal.line("built: " + ", ".join(f"{many(count, 'row')} fewer in {name}" for name, count in removed.items()))
     if done.strangers:
@@ -54,12 +55,13 @@ def withdraw(options: argparse.Namespace) -> int:
             f"not known to the lake: {_places(wanted, done.strangers)}; check the spelling. These withdrawals are "
             "kept, and override older records that arrive later"
         )
-    after = "after that build" if built is None else "from now on"
-    terminal.line(
-        "earlier snapshots hide their rows, except from an officer with --as-published; `stedi maintain` "
-        f"removes these snapshots {done.history_days:g} {'day' if done.history_days == 1 else 'days'} {after}"
-        + (f", except those with the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
-    )
+    if landed:
+        after = "after that build" if built is None else "from now on"
+        terminal.line(
+            "earlier snapshots hide their rows, except from an officer with --as-published; `stedi maintain` "
+            f"removes these snapshots {done.history_days:g} {'day' if done.history_days == 1 else 'days'} {after}"
+            + (f", except those with the tags {', '.join(done.tags)}: see `stedi tag --delete`" if done.tags else "")
+        )
     say_stale(done.stale)
     return 0
 
