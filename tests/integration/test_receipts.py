@@ -25,6 +25,7 @@ from stedi.lake import Lake
 from stedi.privacy import journal, receipts, signatures
 from stedi.privacy.pseudonyms import Key
 from stedi.report import attestation
+from stedi.schema.tables import ZONES
 from stedi.storage import config
 
 
@@ -46,6 +47,16 @@ def erased() -> Iterator[Lake]:
 
 def run(lake: Lake, *words: str) -> int:
     return main(["--lake", str(lake.root), *words])
+
+
+def test_the_screen_lists_tables_in_the_order_of_the_zones(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    lake, _ = stage.made()
+    lake.build()
+    capsys.readouterr()
+    for words in (("--dry-run",), ("--yes",)):
+        assert run(lake, "erase", *words, ANA) == 0
+        shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+        assert [name for name in shown if name in ZONES] == list(ZONES)
 
 
 def files(lake: Lake) -> list[Path]:

@@ -530,3 +530,15 @@ def test_an_erasure_that_was_cut_off_among_releases_ends_with_the_next_command(
 def test_the_signing_key_is_that_of_the_lakes_first_key(lake: Lake) -> None:
     made = lake.create_dataset("steps")
     assert made.public_key == signatures.public_key(lake.key())
+
+
+@pytest.mark.parametrize(("typed", "told"), [("steps@9", "steps@9"), ("p1@x.example", "the release")])
+def test_a_release_that_is_not_there_is_named_and_what_may_be_an_address_is_not(
+    lake: Lake, capsys: pytest.CaptureFixture[str], typed: str, told: str
+) -> None:
+    lake.create_dataset("steps")
+    assert run(lake, "dataset", "diff", "steps@1", typed) == 2
+    assert capsys.readouterr().err == (
+        f"stedi: {told}: expected NAME or NAME@VERSION of a release of this lake, found none; `stedi dataset list` "
+        "lists them\n"
+    )

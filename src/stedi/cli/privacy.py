@@ -15,6 +15,7 @@ from stedi.cli import render, terminal
 from stedi.cli.pipeline import open_lake, wants_json
 from stedi.cli.rights import asked
 from stedi.errors import AuditFailed, StediError, UsageError, many
+from stedi.schema.tables import ALL_ZONES
 
 if TYPE_CHECKING:
     from stedi.lake import Lake
@@ -174,11 +175,16 @@ def _say_foreign(places: Mapping[str, int]) -> None:
 
 
 def _show(receipt: Mapping[str, Any]) -> None:
+    order = {name: place for place, name in enumerate(ALL_ZONES)}
     removed, scanned = receipt["removed"], receipt["scanned"]
     terminal.line(f"customers: {receipt['known']:,} of {receipt['asked']:,} known")
     terminal.table(
         ("table", "rows", "files", "snapshots"),
-        [(name, gone["rows"], gone["files"], gone["snapshots"]) for name, gone in removed["tables"].items()],
+        # a receipt has them by name
+        [
+            (name, gone["rows"], gone["files"], gone["snapshots"])
+            for name, gone in sorted(removed["tables"].items(), key=lambda item: order.get(item[0], len(order)))
+        ],
     )
     for release in removed.get("releases", {}).get("rewritten", ()):
         terminal.line(f"{release}: written again without them; holders of a copy need `stedi dataset recall {release}`")

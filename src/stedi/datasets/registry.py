@@ -173,9 +173,11 @@ def find(context: Context, named: str, *, deleted: bool = False) -> Entry:
     found = [r for r in every if match and r.name == match["name"] and version in (None, r.version)]
     found = [release for release in found if deleted or not release.deleted]
     if not found:
+        # what has another form may be an address
+        which = named if match else "the release"
         raise UsageError(
-            "the release: expected NAME or NAME@VERSION of a release of this lake, found none; `stedi dataset "
-            "list` lists them"
+            f"{which}: expected NAME or NAME@VERSION of a release of this lake, found none; `stedi dataset list` lists "
+            "them"
         )
     return found[-1]
 
