@@ -58,6 +58,25 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(erasure, "_MANY_ROWS", 0)
 
 
+@pytest.mark.parametrize(("memory", "begun"), [("100MB", True), ("99MB", False)])
+def test_an_erasure_begins_a_second_thread_where_there_is_memory_for_it(
+    stage: Stage, memory: str, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, _ = stage.made()
+    lake.context.config = replace(lake.config, engine_memory=memory, engine_threads=2)
+    found, enter = set[bool](), Ahead.__enter__
+
+    def watched(ahead: Ahead) -> Ahead:
+        entered = enter(ahead)
+        found.add(ahead.is_active)
+        return entered
+
+    monkeypatch.setattr(erasure, "_MANY_ROWS", 0)
+    monkeypatch.setattr(Ahead, "__enter__", watched)
+    erase(lake, ANA)
+    assert (True in found) == begun
+
+
 def test_nulls_are_counted_as_the_files_have_them(stage: Stage) -> None:
     lake, folder = stage.made()
     named = [{**motion(BO, 200 + at), **({"seen": "here"} if at % 2 else {})} for at in range(4)]

@@ -46,6 +46,7 @@ from stedi.privacy.pseudonyms import Key
 from stedi.privacy.state import StateRefused
 from stedi.privacy.tombstones import Tombstones
 from stedi.schema import tables
+from stedi.storage import config as settings
 from stedi.storage import durable, s3
 from stedi.transform.ahead import Ahead
 
@@ -58,6 +59,8 @@ _ROWS_OF_A_THREAD = 50_000_000
 """Rows of a lake for each further thread of the engine: with fewer, they wait for each other longer than they save."""
 _MANY_ROWS = 1_000_000
 """Rows of a lake in which a second thread counts, hashes and writes beside the first: with fewer, it saves no time."""
+_MEMORY_FOR_TWO = 100_000_000
+"""Bytes that the engine may take where two statements read files at once: mostly buffers, whatever the rows."""
 
 
 def preview(context: Context, key: Key, addresses: Collection[str]) -> ErasurePreview:
@@ -569,7 +572,8 @@ def _engine(context: Context, run: str) -> Iterator[tuple[DuckDB, Ahead]]:
     """Yields the session of an erasure and what a second thread does, if the settings allow one and rows are many."""
     temporary, config = durable.scratch(context.root) / run, context.config
     rows = sum(state.current.total("records") for state in context.catalog.tables().values() if state.current)
-    threads, several = min(config.threads, 1 + rows // _ROWS_OF_A_THREAD), config.threads > 1 and rows >= _MANY_ROWS
+    threads, memory = min(config.threads, 1 + rows // _ROWS_OF_A_THREAD), settings.size(config.engine_memory) or 0
+    several = config.threads > 1 and rows >= _MANY_ROWS and memory >= _MEMORY_FOR_TWO
     try:
         with (
             DuckDB(memory=config.engine_memory, threads=threads, temporary=temporary) as engine,
