@@ -264,6 +264,33 @@ def test_training_rows_of_a_large_table_are_counted_by_ranges_of_customers(
     _stopped(lake, graph, AuditFailed, "training_rows_are_conserved")
 
 
+def test_readings_of_many_shared_serial_numbers_are_joined_in_parts_and_are_the_same(
+    slate: Slate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, inbox, people = slate.wiped(), slate.inbox(), range(12)
+    deliver(inbox, "customer", [customer(f"{n}{who}@x.example", serialNumber=f"s{n}") for n in people for who in "ab"])
+    moving = [motion(f"{n}{who}@x.example", at) for n in people for who, at in (("a", 100), ("b", 200), ("b", 300))]
+    deliver(inbox, "accelerometer", [*moving, motion("0a@x.example", 200)])
+    steps = [step(f"s{n}", at) for n in people for at in (100, 200, 300, 400)]
+    deliver(inbox, "step_trainer", [*steps, *steps[:5]])
+    lake.land(inbox)
+    build(lake, NOW)
+    found, withheld = contents(lake), lake.withheld()
+    assert sum(found["step_trainer_trusted"].values()) == 12 * 3 - 1, "who moved at that moment owns the step"
+    monkeypatch.setattr(DuckDB, "at_once", 5)
+    parts, materialize = set[str](), DuckDB.materialize
+
+    def noted(self: DuckDB, view: str, sql: str) -> None:
+        parts.update([view] if "__part_" in view and "shared_" in view else [])
+        materialize(self, view, sql)
+
+    monkeypatch.setattr(DuckDB, "materialize", noted)
+    build(lake, NOW, full=True)
+    assert contents(lake) == found
+    assert lake.withheld() == withheld
+    assert len(parts) == 2 * 4, "53 readings, 15 a part, for two views"
+
+
 @pytest.mark.parametrize("readings", ["all", "since-consent"])
 def test_readings_that_are_sorted_in_buckets_are_those_that_the_engine_sorts(
     slate: Slate, readings: Readings, monkeypatch: pytest.MonkeyPatch

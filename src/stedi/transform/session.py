@@ -22,6 +22,8 @@ from stedi.transform.planning import ERASED_CLAIMS, Increment
 WITHIN = {"machine_learning_curated": ("accelerometer_trusted", "step_trainer_trusted")}
 """Tables in which a customer's rows depend only on that customer's rows of these tables."""
 _WEARERS = "wearers"
+_BY_SERIAL = {"shared_steps": "step_trainer_landing", "shared_readings": "shared_steps"}
+"""Views in which the rows of a serial number depend only on that serial number's rows of another relation."""
 _OF_ADDRESSES = ("people", _WEARERS)
 """Views to which the engine adds the customer of each address."""
 
@@ -164,8 +166,26 @@ class BuildSession:
                 if view in self._read:
                     self._read[view]()
                     sql = f"select address from {view}__read"
-                self.materialize(view, sql)
+                if view in _BY_SERIAL and (parts := self._serial_parts()) > 1:
+                    self._materialize_by_serial(view, parts)
+                else:
+                    self.materialize(view, sql)
                 self._views.add(view)
+
+    def _serial_parts(self) -> int:
+        """Returns in how many parts readings of shared serial numbers are made distinct and joined."""
+        current, at_once = self._states["step_trainer_landing"].current, self.engine.at_once
+        # more parts need no less memory than training rows do, and each reads the serial numbers of all readings
+        return current.total("records") // (3 * at_once) + 1 if current and at_once else 1
+
+    def _materialize_by_serial(self, view: str, parts: int) -> None:
+        """Computes a view of shared serial numbers in parts, each with some of these: whole, it takes all memory."""
+        read, made = _BY_SERIAL[view], [f"{view}__part_{number}" for number in range(parts)]
+        for number, part in enumerate(made):
+            some = f"{read}__of_{part}"
+            self.engine.view(some, f"select * from {read} where hash(serialNumber) % {parts} = {number}")
+            self.materialize(part, self.over(view, **{read: some}))
+        self.engine.view(view, " union all ".join(f"select * from {part}" for part in made))
 
     def materialize(self, view: str, sql: str) -> None:
         """Computes a view of the graph once, under its own name or another that begins with it."""
