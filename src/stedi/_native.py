@@ -21,7 +21,7 @@ def library(source: Path, functions: Mapping[str, Sequence[Any]], *, brief: bool
     Args:
         source: The C source.
         functions: For each of its functions that is called, the C type of the result, or None, and of each argument.
-        brief: Whether other threads wait for each of them, since to wait for Python after it would take longer.
+        brief: Whether the functions keep the interpreter's lock: to take it back would take longer than they do.
     """
     if os.environ.get("STEDI_PURE"):
         return None

@@ -175,7 +175,7 @@ class BuildSession:
     def _serial_parts(self) -> int:
         """Returns in how many parts readings of shared serial numbers are made distinct and joined."""
         current, at_once = self._states["step_trainer_landing"].current, self.engine.at_once
-        # more parts need no less memory than training rows do, and each reads the serial numbers of all readings
+        # each part reads all serial numbers, and with smaller parts training rows would take as much memory
         return current.total("records") // (3 * at_once) + 1 if current and at_once else 1
 
     def _materialize_by_serial(self, view: str, parts: int) -> None:
