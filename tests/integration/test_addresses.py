@@ -189,7 +189,8 @@ def test_no_text_makes_it_fall_over_and_what_is_plain_can_be_seen(local: str, do
             assert normalise(text).count("@") == 1
             assert addresses.complaint(normalise(text)) is None
         else:
-            assert text not in wrong or len(text.strip()) < 3
+            # a short text may be a part of the words of the message
+            assert text not in wrong or len(text.strip()) < 5
 
 
 def test_every_way_of_typing_a_plain_address_names_the_same_person() -> None:
